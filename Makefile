@@ -1,0 +1,57 @@
+# Every target sets up what it needs: a virtual environment with the hash-pinned dependencies, and for the
+# tests the Debian packages (PostgreSQL, Chromium's place is taken later, iproute2).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_DIR ?= demo
+STAMP := $(VENV)/.set-up
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types contracts mutate bench lock clean
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "Varde needs Python 3.11 to 3.13; name one with: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP) ## Run a federation of three nations on this machine (DEMO_DIR=demo)
+	$(BIN)/varde demo --dir $(DEMO_DIR)
+
+test: $(STAMP) debian-packages check ## Lint, types, import contracts and every test against real servers
+	$(BIN)/pytest
+
+check: lint types contracts ## Lint, types and import contracts only
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+contracts: $(STAMP)
+	$(BIN)/lint-imports
+
+mutate: $(STAMP) ## Mutation testing of the core modules that guard the door
+	nice $(BIN)/mutmut run
+
+bench: $(STAMP) ## Measure latency and throughput beside the raw broker path
+	$(BIN)/python -m tests.bench
+
+lock: ## Pin the dependencies anew, with hashes and without addresses
+	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --universal \
+	  --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
+
+.PHONY: debian-packages
+debian-packages:
+	@deploy/debian-packages
+
+clean: ## Remove the environment and what the tools left behind
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache mutants

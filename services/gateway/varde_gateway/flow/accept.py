@@ -1,0 +1,277 @@
+"""The fifth step: a document that verifies becomes a fact here, exactly once.
+
+Runs inside the inbox's transaction. ``(sender, id)`` is unique: what came before is receipted again and otherwise
+changes nothing. Each kind has its own recording; the body was read, and refused where malformed, before.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias, assert_never
+
+from sqlalchemy import and_, case, insert, select, update
+
+from varde.acknowledgement import Acknowledgement, parse_acknowledgement
+from varde.auditlog import AuditKind
+from varde.bulletin import Bulletin, parse_bulletin
+from varde.encoding import JsonObject, format_json
+from varde.errors import Malformed, Reason
+from varde.identifiers import Lane, Nation
+from varde.opening import Opened, Rejection
+from varde.prekeys import Prekeys, format_prekeys, parse_prekeys
+from varde.receipt import Receipt, Stage, parse_receipt
+from varde.signing import Kind
+from varde_gateway.flow.compose import Composed
+from varde_gateway.flow.desk import Desk
+from varde_gateway.flow.prekeys import adopt_peer_prekeys
+from varde_gateway.flow.send import (
+    describe_alert,
+    mark_superseded,
+    record_alert,
+    record_document,
+)
+from varde_gateway.store.ledger import Transaction
+from varde_gateway.store.tables import (
+    AcknowledgementRow,
+    AlertRow,
+    DeliveryRow,
+    DocumentRow,
+    PeerPrekeysRow,
+    PeerRow,
+)
+
+Body: TypeAlias = Bulletin | Acknowledgement | Receipt | Prekeys
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A verified document and its body, read."""
+
+    opened: Opened
+    body: Body
+
+
+def read_body(opened: Opened) -> Body:
+    """The body by kind; ``Malformed`` or ``Untrusted`` where it breaks its rules."""
+    body = opened.document.body
+    match opened.kind:
+        case Kind.ALERT:
+            return parse_bulletin(body)
+        case Kind.ACKNOWLEDGEMENT:
+            return parse_acknowledgement(body)
+        case Kind.RECEIPT:
+            return parse_receipt(body)
+        case Kind.PREKEYS:
+            return parse_prekeys(body)
+        case _:
+            raise Malformed(f"this node does not take in a {opened.kind.value}", Reason.WRONG_KIND)
+
+
+def record_accepted(tx: Transaction, desk: Desk, accepted: Accepted) -> None:
+    """Record the document, its audit entry and its effect, unless it was recorded before."""
+    opened, body = accepted.opened, accepted.body
+    document = opened.document
+    known = tx.connection.scalar(
+        select(DocumentRow.digest).where(  # type: ignore[call-overload]
+            DocumentRow.sender == document.sender, DocumentRow.id == document.id
+        )
+    )
+    if known == opened.digest:
+        return
+    if known is not None:
+        tx.audit(
+            AuditKind.REFUSED,
+            document.sender,
+            [("document", document.id), ("digest", opened.digest)],
+            f"{Reason.REPLAYED.value}: the id was used for another document",
+        )
+        return
+    lane = opened.header.lane if opened.header is not None else Lane.URGENT
+    composed = Composed(opened.kind, lane, document, opened.raw, opened.digest)
+    record_document(tx, composed)
+    tx.connection.execute(
+        update(PeerRow).where(PeerRow.nation == document.sender).values(last_heard_at=tx.now)  # type: ignore[arg-type]
+    )
+    match body:
+        case Bulletin():
+            _record_alert(tx, desk, composed, body)
+        case Acknowledgement():
+            _record_acknowledgement(tx, desk, composed, body)
+        case Receipt():
+            _record_receipt(tx, desk, composed, body)
+        case Prekeys():
+            _record_prekeys(tx, desk, composed, body)
+        case _:
+            assert_never(body)
+
+
+def record_refusal(tx: Transaction, link: Nation, rejection: Rejection) -> None:
+    """Audit and announce what was not accepted; the sender learns nothing but the missing receipt."""
+    header = rejection.header
+    subjects = [("document", header.id)] if header is not None else []
+    tx.audit(
+        AuditKind.REFUSED, link, subjects, f"{rejection.reason.value}: {rejection.detail}"[:300]
+    )
+    tx.event(
+        "refused",
+        {"from": link, "reason": rejection.reason.value, "detail": rejection.detail[:300]},
+    )
+
+
+def _record_alert(tx: Transaction, desk: Desk, composed: Composed, bulletin: Bulletin) -> None:
+    sender = composed.document.sender
+    serial = tx.event("alert", describe_alert(composed, bulletin, "received"))
+    record_alert(tx, composed, bulletin, "in", "received", sender, serial, desk)
+    tx.audit(
+        AuditKind.RECEIVED,
+        sender,
+        [("document", composed.document.id), ("digest", composed.digest)],
+        f"{sender} to {','.join(composed.document.to)}",
+    )
+    mark_superseded(tx, sender, bulletin.alert)
+
+
+def _record_acknowledgement(
+    tx: Transaction, desk: Desk, composed: Composed, acknowledgement: Acknowledgement
+) -> None:
+    nation = composed.document.sender
+    alert = tx.connection.execute(
+        select(AlertRow.sender, AlertRow.recipients)  # type: ignore[call-overload]
+        .join(
+            DocumentRow,
+            and_(DocumentRow.sender == AlertRow.sender, DocumentRow.id == AlertRow.id),  # type: ignore[arg-type]
+        )
+        .where(
+            AlertRow.id == acknowledgement.document, DocumentRow.digest == acknowledgement.digest
+        )
+    ).one_or_none()
+    subjects = [("document", acknowledgement.document), ("acknowledgement", composed.document.id)]
+    if alert is None or nation not in alert.recipients.split(","):
+        tx.audit(
+            AuditKind.REFUSED,
+            nation,
+            subjects,
+            "acknowledgement of an alert that was not sent to it",
+        )
+        return
+    record_acknowledgement_row(tx, composed, acknowledgement, alert.sender)
+    tx.audit(
+        AuditKind.ACKNOWLEDGED,
+        f"{nation}/{acknowledgement.officer}",
+        subjects,
+        acknowledgement.response.value,
+    )
+    if alert.sender == desk.nation:
+        _advance(tx, acknowledgement.document, nation, "acknowledged", composed.document.id)
+
+
+def record_acknowledgement_row(
+    tx: Transaction, composed: Composed, acknowledgement: Acknowledgement, alert_sender: str
+) -> JsonObject:
+    """Keep an officer's answer and announce it; returns what the API says of it."""
+    tx.connection.execute(
+        insert(AcknowledgementRow),
+        {
+            "nation": composed.document.sender,
+            "id": composed.document.id,
+            "alert_sender": alert_sender,
+            "alert_id": acknowledgement.document,
+            "officer": acknowledgement.officer,
+            "response": acknowledgement.response.value,
+            "note": acknowledgement.note,
+            "at": acknowledgement.at,
+        },
+    )
+    described: JsonObject = {
+        "id": composed.document.id,
+        "alert": acknowledgement.document,
+        "nation": composed.document.sender,
+        "officer": acknowledgement.officer,
+        "response": acknowledgement.response.value,
+        "note": acknowledgement.note,
+        "at": acknowledgement.at,
+    }
+    tx.event("acknowledgement", {**described, "from": alert_sender})
+    return described
+
+
+def _record_receipt(tx: Transaction, desk: Desk, composed: Composed, receipt: Receipt) -> None:
+    nation = composed.document.sender
+    ids = [each.id for each in receipt.documents]
+    kinds = {
+        row.id: row
+        for row in tx.connection.execute(
+            select(DocumentRow.id, DocumentRow.digest, DocumentRow.kind).where(  # type: ignore[call-overload]
+                DocumentRow.sender == desk.nation, DocumentRow.id.in_(ids)
+            )
+        )
+    }
+    genuine = [
+        each.id
+        for each in receipt.documents
+        if each.id in kinds and kinds[each.id].digest == each.digest
+    ]
+    tx.audit(
+        AuditKind.RECEIPTED if receipt.stage is Stage.DELIVERED else AuditKind.DISPLAYED,
+        nation,
+        [("receipt", composed.document.id), *(("document", each) for each in genuine)],
+        f"{receipt.stage.value}, {len(genuine)} of {len(ids)} known",
+    )
+    for each in genuine:
+        changed = _advance(tx, each, nation, receipt.stage.value, composed.document.id)
+        if changed and kinds[each].kind == Kind.ALERT.value:
+            tx.event("delivery", {"id": each, "to": nation, "state": receipt.stage.value})
+
+
+_ORDER = ("queued", "sent", "delivered", "displayed", "acknowledged")
+
+
+def _advance(tx: Transaction, document: str, nation: str, state: str, evidence: str) -> bool:
+    """Move a delivery forward, never backwards; any word of the recipient proves that it has the document."""
+    earlier = _ORDER[: _ORDER.index(state)]
+    reached = {
+        "delivered": DeliveryRow.delivered_at,
+        "displayed": DeliveryRow.displayed_at,
+        "acknowledged": DeliveryRow.acknowledged_at,
+    }
+    values: dict[str, object] = {
+        column.key: case((column.is_(None), tx.now), else_=column)  # type: ignore[union-attr]
+        for name, column in reached.items()
+        if name in ("delivered", state)
+    }
+    values["state"] = case(
+        (DeliveryRow.state.in_((*earlier, "failed")), state), else_=DeliveryRow.state
+    )  # type: ignore[attr-defined]
+    if state == "delivered":
+        values["receipt_id"] = evidence
+    changed = tx.connection.execute(
+        update(DeliveryRow)
+        .where(DeliveryRow.document_id == document, DeliveryRow.recipient == nation)  # type: ignore[arg-type]
+        .values(open=False, last_error=None, **values)
+    )
+    return changed.rowcount > 0
+
+
+def _record_prekeys(tx: Transaction, desk: Desk, composed: Composed, prekeys: Prekeys) -> None:
+    nation = composed.document.sender
+    known = tx.connection.scalar(
+        select(PeerPrekeysRow.sequence).where(PeerPrekeysRow.nation == nation)  # type: ignore[call-overload]
+    )
+    subjects = [("document", composed.document.id), ("digest", composed.digest)]
+    if known is not None and prekeys.sequence <= known:
+        tx.audit(
+            AuditKind.REFUSED, nation, subjects, f"prekeys {prekeys.sequence} do not follow {known}"
+        )
+        return
+    row = {
+        "nation": nation,
+        "sequence": prekeys.sequence,
+        "body": format_json(format_prekeys(prekeys)).decode(),
+        "received_at": tx.now,
+    }
+    if known is None:
+        tx.connection.execute(insert(PeerPrekeysRow), row)
+    else:
+        tx.connection.execute(
+            update(PeerPrekeysRow).where(PeerPrekeysRow.nation == nation).values(**row)  # type: ignore[arg-type]
+        )
+    tx.audit(AuditKind.PREKEYS_ACCEPTED, nation, subjects, f"sequence {prekeys.sequence}")
+    adopt_peer_prekeys(tx, desk, Nation(nation), prekeys)

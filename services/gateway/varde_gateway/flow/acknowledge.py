@@ -1,0 +1,103 @@
+"""The last step: a duty officer answers, and the answer goes back signed.
+
+It goes to the sender, and to every recipient where the sender asked for that.
+"""
+
+from sqlalchemy import Connection, Row, and_, select
+
+from varde.acknowledgement import Acknowledgement, Response, format_acknowledgement
+from varde.auditlog import AuditKind
+from varde.encoding import JsonObject
+from varde.identifiers import Lane, Nation, parse_document_id
+from varde.signing import Kind
+from varde_gateway.flow.accept import record_acknowledgement_row
+from varde_gateway.flow.compose import compose
+from varde_gateway.flow.desk import Desk
+from varde_gateway.flow.faults import Conflict, NotFound
+from varde_gateway.flow.idempotency import Claim, once
+from varde_gateway.flow.send import queue_deliveries, record_document
+from varde_gateway.store.ledger import Transaction
+from varde_gateway.store.tables import AlertRow, DocumentRow
+
+ACKNOWLEDGEMENT_LIFE_SECONDS = 7 * 24 * 3600
+
+
+async def acknowledge(
+    desk: Desk,
+    alert_id: str,
+    sender: Nation | None,
+    *,
+    officer: str,
+    response: Response,
+    note: str,
+    claim: Claim | None,
+) -> JsonObject:
+    """Answer an alert that this nation received.
+
+    ``NotFound`` where it is not here; ``Conflict`` where it is our own. Answering twice is allowed: the first
+    answer stays, the next is added (an officer may go from ``acknowledged`` to ``actioning``).
+    """
+    alert = await desk.ledger.read(lambda connection: _find(connection, alert_id, sender))
+    if alert is None:
+        raise NotFound(f"There is no alert {alert_id} at this node.")
+    if alert.sender == desk.nation:
+        raise Conflict("This alert is our own; the nations that received it acknowledge it.")
+    answered = Acknowledgement(
+        document=parse_document_id(alert.id),
+        digest=alert.digest,
+        officer=officer,
+        response=response,
+        note=note,
+        at=desk.now_ms(),
+    )
+    everybody = {Nation(each) for each in alert.recipients.split(",")} | {Nation(alert.sender)}
+    to = everybody if alert.answers_to_all else {Nation(alert.sender)}
+    recipients = sorted((to & desk.trust.current.members.keys()) - {desk.nation})
+    composed = await compose(
+        desk,
+        Kind.ACKNOWLEDGEMENT,
+        recipients,
+        format_acknowledgement(answered),
+        lane=Lane.URGENT,
+        life_seconds=ACKNOWLEDGEMENT_LIFE_SECONDS,
+    )
+
+    def record(tx: Transaction) -> JsonObject:
+        def act() -> JsonObject:
+            record_document(tx, composed)
+            queue_deliveries(tx, desk, composed, recipients, sealed=True)
+            tx.audit(
+                AuditKind.ACKNOWLEDGED,
+                f"{desk.nation}/{officer}",
+                [("document", alert.id), ("acknowledgement", composed.document.id)],
+                response.value,
+            )
+            return record_acknowledgement_row(tx, composed, answered, alert.sender)
+
+        return once(tx, claim, act)
+
+    return await desk.ledger.write(record)
+
+
+def _find(
+    connection: Connection, alert_id: str, sender: Nation | None
+) -> Row[tuple[object, ...]] | None:
+    query = (
+        select(  # type: ignore[call-overload]
+            AlertRow.id,
+            AlertRow.sender,
+            AlertRow.recipients,
+            AlertRow.answers_to_all,
+            DocumentRow.digest,
+        )
+        .join(
+            DocumentRow,
+            and_(DocumentRow.sender == AlertRow.sender, DocumentRow.id == AlertRow.id),  # type: ignore[arg-type]
+        )
+        .where(AlertRow.id == alert_id)
+        .order_by(AlertRow.serial)
+        .limit(1)
+    )
+    if sender is not None:
+        query = query.where(AlertRow.sender == sender)
+    return connection.execute(query).one_or_none()

@@ -1,0 +1,65 @@
+"""An officer's screen showed an alert: recorded once, and told to the sender by a signed receipt."""
+
+from sqlalchemy import and_, select, update
+
+from varde.auditlog import AuditKind
+from varde.identifiers import Lane, Nation, parse_document_id
+from varde.receipt import Receipt, Receipted, Stage, format_receipt
+from varde.signing import Kind
+from varde_gateway.flow.compose import compose
+from varde_gateway.flow.desk import Desk
+from varde_gateway.flow.send import queue_deliveries, record_document
+from varde_gateway.store.ledger import Transaction
+from varde_gateway.store.tables import AlertRow, DocumentRow
+
+RECEIPT_LIFE_SECONDS = 7 * 24 * 3600
+
+
+async def note_displayed(desk: Desk, sender: Nation, alert_id: str, officer: str) -> None:
+    """Record the first display of a received alert; later ones, and displays of our own alerts, change nothing."""
+    if sender == desk.nation:
+        return
+    digest = await desk.ledger.read(
+        lambda connection: connection.scalar(
+            select(DocumentRow.digest)  # type: ignore[call-overload]
+            .join(
+                AlertRow,
+                and_(DocumentRow.sender == AlertRow.sender, DocumentRow.id == AlertRow.id),  # type: ignore[arg-type]
+            )
+            .where(
+                AlertRow.sender == sender,
+                AlertRow.id == alert_id,
+                AlertRow.displayed_at.is_(None),  # type: ignore[union-attr]
+            )
+        )
+    )
+    if digest is None:
+        return
+    shown = Receipted(parse_document_id(alert_id), digest, desk.now_ms())
+    receipt = await compose(
+        desk,
+        Kind.RECEIPT,
+        [sender],
+        format_receipt(Receipt(Stage.DISPLAYED, (shown,))),
+        lane=Lane.URGENT,
+        life_seconds=RECEIPT_LIFE_SECONDS,
+    )
+
+    def record(tx: Transaction) -> None:
+        first = tx.connection.execute(
+            update(AlertRow)
+            .where(
+                AlertRow.sender == sender,  # type: ignore[arg-type]
+                AlertRow.id == alert_id,  # type: ignore[arg-type]
+                AlertRow.displayed_at.is_(None),  # type: ignore[union-attr]
+            )
+            .values(displayed_at=tx.now)
+        )
+        if not first.rowcount:
+            return
+        record_document(tx, receipt)
+        queue_deliveries(tx, desk, receipt, [sender], sealed=False, numbered=False)
+        tx.audit(AuditKind.DISPLAYED, f"{desk.nation}/{officer}", [("document", alert_id)])
+        tx.event("displayed", {"id": alert_id, "from": sender, "officer": officer})
+
+    await desk.ledger.write(record)

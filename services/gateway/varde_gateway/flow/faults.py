@@ -1,0 +1,29 @@
+"""What a use case may answer instead of its result. The HTTP status of each stands in ``web/errors.py`` alone."""
+
+
+class FlowFault(Exception):  # noqa: N818 -- the root of the faults below, each named for what happened
+    """Something that the caller must hear about; ``detail`` says what happened and what to do."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class Invalid(FlowFault):
+    """The request does not make sense, or names something that does not exist."""
+
+
+class NotFound(FlowFault):
+    """What was asked for is not here, or not for this user to see."""
+
+
+class Conflict(FlowFault):
+    """The request does not fit what is there now."""
+
+
+class Forbidden(FlowFault):
+    """This user, or this sensor, may not do that."""
+
+
+class Unavailable(FlowFault):
+    """This node cannot do it now; nothing was accepted, and trying again is right."""

@@ -1,0 +1,74 @@
+"""What this node knows of the others: who belongs, who was heard when, what waits for whom."""
+
+from sqlalchemy import Connection, func, select
+
+from varde.encoding import Json, JsonObject
+from varde.prekeys import choose_prekey
+from varde_gateway.flow.desk import Desk
+from varde_gateway.store.alerts import rfc3339
+from varde_gateway.store.tables import DeliveryRow, PeerRow
+
+
+async def describe_federation(desk: Desk) -> JsonObject:
+    """Federation, roster and one entry per member, this node included."""
+    heard, waiting = await desk.ledger.read(_peers)
+    roster = desk.trust.current
+    now = desk.now()
+    return {
+        "federation": roster.federation,
+        "nation": desk.nation,
+        "roster": {
+            "version": roster.version,
+            "hash": roster.hash,
+            "issued_at": rfc3339(roster.issued_at * 1000),
+            "expires_at": rfc3339(roster.expires_at * 1000),
+            "expired": now >= roster.expires_at,
+        },
+        "members": [
+            _describe_member(desk, nation, heard.get(nation), waiting.get(nation))
+            for nation in sorted(roster.members)
+        ],
+    }
+
+
+def _describe_member(
+    desk: Desk, nation: str, heard: int | None, waiting: tuple[int, int] | None
+) -> JsonObject:
+    member = next(each for each in desk.trust.current.members.values() if each.nation == nation)
+    chosen = choose_prekey(desk.peer_prekeys.get(member.nation, ()), desk.now(), stale_allowed=True)
+    count, oldest = waiting or (0, None)
+    described: dict[str, Json] = {
+        "nation": nation,
+        "name": member.name,
+        "standing": member.standing.value,
+        "self": nation == desk.nation,
+        "broker": member.broker,
+        "suspended": nation in desk.trust.suspended,
+        "last_heard_at": rfc3339(heard),
+        "prekey": None if chosen is None else ("stale" if chosen.stale else "live"),
+        "undelivered": count,
+        "oldest_undelivered_at": rfc3339(oldest),
+    }
+    return described
+
+
+def _peers(
+    connection: Connection,
+) -> tuple[dict[str, int | None], dict[str, tuple[int, int]]]:
+    heard = {
+        row.nation: row.last_heard_at
+        for row in connection.execute(select(PeerRow.nation, PeerRow.last_heard_at))  # type: ignore[call-overload]
+    }
+    waiting = {
+        row.recipient: (row.count, row.oldest)
+        for row in connection.execute(
+            select(  # type: ignore[call-overload]
+                DeliveryRow.recipient,
+                func.count().label("count"),
+                func.min(DeliveryRow.queued_at).label("oldest"),
+            )
+            .where(DeliveryRow.open)
+            .group_by(DeliveryRow.recipient)
+        )
+    }
+    return heard, waiting

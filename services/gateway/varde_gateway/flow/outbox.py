@@ -1,0 +1,298 @@
+"""The third step: what was committed is sealed for its recipient and given to our broker.
+
+The database decides what is open; the broker's acknowledgement moves a delivery to ``sent`` and no further. Until the
+recipient's signed receipt is here, the delivery is tried again whenever the broker no longer holds it. A delivery
+without a live prekey waits visibly and goes when the prekeys arrive.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection, Row, and_, bindparam, case, or_, select, update
+
+from varde.auditlog import AuditKind
+from varde.envelope import IV_BYTES, EnvelopeHeader
+from varde.identifiers import DocumentId, Lane, Nation
+from varde.prekeys import choose_prekey
+from varde.sealing import CONTENT_KEY_BYTES, seal
+from varde.signing import Kind
+from varde.subjects import message_id, outbox_subject
+from varde_gateway.flow.desk import Desk
+from varde_gateway.flow.outgoing import Job
+from varde_gateway.flow.ports import Broker, BrokerError
+from varde_gateway.store.ledger import Transaction
+from varde_gateway.store.tables import DeliveryRow, DocumentRow
+
+BATCH: Final = 64
+SWEEP_SECONDS: Final = 1.0
+MAX_BACKOFF_SECONDS: Final = 300
+UNRECEIPTED_KINDS: Final = frozenset({Kind.RECEIPT, Kind.HEARTBEAT, Kind.CHECKPOINT})
+"""A receipt for a receipt would never end; a lost one is asked for by the document coming again."""
+NO_LIVE_PREKEY: Final = "no live prekey"
+
+_log = structlog.get_logger("outbox")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    job: Job
+    raw: bytes
+    stale: bool
+
+
+async def run_outbox(desk: Desk, broker: Broker) -> None:
+    """Deliver for ever. Start it once; it survives a broker that is away."""
+    await _reopen_everything(desk)
+    sweep_due = 0.0
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            await broker.wait_connected()
+            if loop.time() >= sweep_due:
+                await sweep(desk, broker)
+                sweep_due = loop.time() + SWEEP_SECONDS
+            jobs = await desk.outgoing.take(BATCH, SWEEP_SECONDS)
+            if jobs:
+                await deliver(desk, broker, jobs)
+        except Exception:
+            _log.exception("outbox round failed")
+            await asyncio.sleep(SWEEP_SECONDS)
+
+
+async def deliver(desk: Desk, broker: Broker, jobs: Sequence[Job]) -> None:
+    """Seal and publish one batch, and record what came of each."""
+    try:
+        sealed, waiting = await asyncio.to_thread(_seal_all, desk, jobs)
+        answers = await broker.publish_many(
+            [
+                (
+                    outbox_subject(each.job.recipient, each.job.lane),
+                    each.raw,
+                    message_id(each.job.document, each.job.recipient, each.job.attempt),
+                )
+                for each in sealed
+            ]
+        )
+        outcomes: list[tuple[Job, bool, str | None]] = [
+            (each.job, each.stale, None if answer is None else answer.detail)
+            for each, answer in zip(sealed, answers, strict=True)
+        ]
+        outcomes += [(job, False, NO_LIVE_PREKEY) for job in waiting]
+        await desk.ledger.write(lambda tx: _record_outcomes(tx, desk, outcomes))
+    except BrokerError as error:
+        outcomes = [(job, False, error.detail) for job in jobs]
+        await desk.ledger.write(lambda tx: _record_outcomes(tx, desk, outcomes))
+    finally:
+        desk.outgoing.finish(jobs)
+
+
+async def sweep(desk: Desk, broker: Broker) -> None:
+    """Find due deliveries in the database: give up the expired, leave those that the broker still holds, retry the rest."""
+    now = desk.now_ms()
+    due = await desk.ledger.read(lambda connection: _due(connection, desk.nation, now))
+    if not due:
+        return
+    expired = [row for row in due if row.expires_at * 1000 <= now]
+    if expired:
+        await desk.ledger.write(lambda tx: _give_up(tx, expired))
+    held: list[Row[tuple[object, ...]]] = []
+    retry: list[Row[tuple[object, ...]]] = []
+    backlog: dict[tuple[str, str], int] = {}
+    for row in due:
+        if row.expires_at * 1000 <= now:
+            continue
+        lane_of_peer = (row.recipient, row.lane)
+        if row.state == "sent" and lane_of_peer not in backlog:
+            backlog[lane_of_peer] = await broker.backlog(Nation(row.recipient), Lane(row.lane))
+        (held if row.state == "sent" and backlog[lane_of_peer] else retry).append(row)
+    if held:
+        await desk.ledger.write(lambda tx: _postpone(tx, desk, held))
+    if retry:
+        keys = [(row.document_id, row.recipient) for row in retry]
+        raws = await desk.ledger.read(
+            lambda connection: _raw_documents(connection, desk, {key[0] for key in keys})
+        )
+        desk.outgoing.offer(_job(row, raws[row.document_id]) for row in retry)
+
+
+def _seal_all(desk: Desk, jobs: Sequence[Job]) -> tuple[list[_Sealed], list[Job]]:
+    sealed: list[_Sealed] = []
+    waiting: list[Job] = []
+    for job in jobs:
+        if not job.sealed:
+            sealed.append(_Sealed(job, job.raw, stale=False))
+            continue
+        chosen = choose_prekey(
+            desk.peer_prekeys.get(job.recipient, ()),
+            desk.now(),
+            stale_allowed=job.kind is Kind.ALERT,
+        )
+        if chosen is None:
+            waiting.append(job)
+            continue
+        header = EnvelopeHeader(
+            federation=desk.trust.current.federation,
+            sender=desk.nation,
+            to=job.recipient,
+            id=job.document,
+            lane=job.lane,
+            expires_at=job.expires_at,
+            sequence=job.sequence,
+            kid=chosen.prekey.kid,
+        )
+        raw = seal(
+            job.raw,
+            header,
+            chosen.prekey,
+            content_key=desk.random(CONTENT_KEY_BYTES),
+            iv=desk.random(IV_BYTES),
+        )
+        sealed.append(_Sealed(job, raw, chosen.stale))
+    return sealed, waiting
+
+
+def _record_outcomes(
+    tx: Transaction, desk: Desk, outcomes: Sequence[tuple[Job, bool, str | None]]
+) -> None:
+    sent: list[dict[str, object]] = []
+    kept: list[dict[str, object]] = []
+    for job, stale, failure in outcomes:
+        row: dict[str, object] = {"key_document": job.document, "key_recipient": job.recipient}
+        row["following"] = tx.now + _backoff_seconds(desk, job.attempt) * 1000
+        if failure is None:
+            row |= {"still_open": job.kind not in UNRECEIPTED_KINDS, "stale": stale}
+            sent.append(row)
+        else:
+            row |= {"failure": failure, "following": tx.now + desk.policy.retry_seconds * 1000}
+            kept.append(row)
+    this_delivery = and_(
+        DeliveryRow.document_id == bindparam("key_document"),  # type: ignore[arg-type]
+        DeliveryRow.recipient == bindparam("key_recipient"),  # type: ignore[arg-type]
+    )
+    if sent:
+        # The receipt may have overtaken this record: a state never goes backwards, an open delivery may close.
+        tx.connection.execute(
+            update(DeliveryRow)
+            .where(this_delivery)
+            .values(
+                state=case((DeliveryRow.state == "queued", "sent"), else_=DeliveryRow.state),  # type: ignore[arg-type]
+                open=and_(DeliveryRow.open, bindparam("still_open")),  # type: ignore[arg-type]
+                sent_at=case((DeliveryRow.sent_at.is_(None), tx.now), else_=DeliveryRow.sent_at),  # type: ignore[union-attr]
+                attempts=DeliveryRow.attempts + 1,
+                next_attempt_at=bindparam("following"),
+                stale_prekey=bindparam("stale"),
+                last_error=None,
+            ),
+            sent,
+        )
+        for job, _, failure in outcomes:
+            if failure is None and job.kind is Kind.ALERT and job.attempt == 1:
+                tx.event("delivery", {"id": job.document, "to": job.recipient, "state": "sent"})
+    if kept:
+        tx.connection.execute(
+            update(DeliveryRow)
+            .where(this_delivery)
+            .values(last_error=bindparam("failure"), next_attempt_at=bindparam("following")),
+            kept,
+        )
+
+
+def _due(connection: Connection, own: Nation, now: int) -> Sequence[Row[tuple[object, ...]]]:
+    urgent_first = case((DeliveryRow.lane == Lane.URGENT.value, 0), else_=1)  # type: ignore[arg-type]
+    return connection.execute(
+        select(  # type: ignore[call-overload]
+            DeliveryRow.document_id,
+            DeliveryRow.recipient,
+            DeliveryRow.lane,
+            DeliveryRow.sealed,
+            DeliveryRow.sequence,
+            DeliveryRow.state,
+            DeliveryRow.attempts,
+            DocumentRow.kind,
+            DocumentRow.expires_at,
+        )
+        .join(DocumentRow, DocumentRow.id == DeliveryRow.document_id)
+        .where(
+            DocumentRow.sender == own,
+            DeliveryRow.open,
+            or_(DeliveryRow.next_attempt_at <= now, DocumentRow.expires_at * 1000 <= now),
+        )
+        .order_by(urgent_first, DeliveryRow.queued_at)
+        .limit(1024)
+    ).all()
+
+
+def _raw_documents(connection: Connection, desk: Desk, ids: set[str]) -> dict[str, bytes]:
+    rows = connection.execute(
+        select(DocumentRow.id, DocumentRow.raw).where(  # type: ignore[call-overload]
+            DocumentRow.sender == desk.nation, DocumentRow.id.in_(ids)
+        )
+    )
+    return {row.id: row.raw for row in rows}
+
+
+def _job(row: Row[tuple[object, ...]], raw: bytes) -> Job:
+    return Job(
+        document=DocumentId(row.document_id),
+        recipient=Nation(row.recipient),
+        kind=Kind(row.kind),
+        lane=Lane(row.lane),
+        sealed=row.sealed,
+        sequence=row.sequence or 0,
+        expires_at=row.expires_at,
+        raw=raw,
+        attempt=row.attempts + 1,
+    )
+
+
+def _postpone(tx: Transaction, desk: Desk, rows: Sequence[Row[tuple[object, ...]]]) -> None:
+    following = tx.now + desk.policy.retry_seconds * 1000
+    tx.connection.execute(
+        update(DeliveryRow)
+        .where(
+            DeliveryRow.document_id == bindparam("key_document"),  # type: ignore[arg-type]
+            DeliveryRow.recipient == bindparam("key_recipient"),  # type: ignore[arg-type]
+        )
+        .values(next_attempt_at=following),
+        [{"key_document": row.document_id, "key_recipient": row.recipient} for row in rows],
+    )
+
+
+def _give_up(tx: Transaction, rows: Sequence[Row[tuple[object, ...]]]) -> None:
+    for row in rows:
+        changed = tx.connection.execute(
+            update(DeliveryRow)
+            .where(
+                DeliveryRow.document_id == row.document_id,  # type: ignore[arg-type]
+                DeliveryRow.recipient == row.recipient,  # type: ignore[arg-type]
+                DeliveryRow.open,  # type: ignore[arg-type]
+            )
+            .values(open=False, state="failed", last_error="expired before the recipient's receipt")
+        )
+        if changed.rowcount and row.kind not in {each.value for each in UNRECEIPTED_KINDS}:
+            tx.audit(
+                AuditKind.FAILED,
+                "node",
+                [("document", row.document_id)],
+                f"{row.recipient}: expired",
+            )
+            tx.event("delivery", {"id": row.document_id, "to": row.recipient, "state": "failed"})
+
+
+async def _reopen_everything(desk: Desk) -> None:
+    # What was in memory when the process ended is due at once.
+    def reopen(tx: Transaction) -> None:
+        tx.connection.execute(
+            update(DeliveryRow)
+            .where(DeliveryRow.open, DeliveryRow.state == "queued")  # type: ignore[arg-type]
+            .values(next_attempt_at=tx.now)
+        )
+
+    await desk.ledger.write(reopen)
+
+
+def _backoff_seconds(desk: Desk, attempt: int) -> int:
+    return int(min(desk.policy.retry_seconds * 2 ** min(attempt - 1, 10), MAX_BACKOFF_SECONDS))

@@ -1,0 +1,175 @@
+"""Prekeys, ours and the peers': made a day at a time, announced to every member, deleted for good.
+
+The private halves stand wrapped in the database; each is deleted 48 hours after its expiry, and with it goes the
+ability to open what was sealed for it.
+"""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection, Row, delete, insert, select, update
+
+from varde.auditlog import AuditKind
+from varde.identifiers import Lane, Nation, parse_nation
+from varde.keys import SEED_BYTES, PrekeyPrivate
+from varde.prekeys import STALE_SECONDS, DatedPrekey, Prekeys, format_prekeys, parse_prekeys
+from varde.signing import Kind
+from varde_gateway.flow.compose import compose
+from varde_gateway.flow.desk import Desk
+from varde_gateway.flow.send import queue_deliveries, record_document
+from varde_gateway.store.ledger import Transaction
+from varde_gateway.store.tables import DeliveryRow, DocumentRow, OwnPrekeyRow, PeerPrekeysRow
+
+DAY_SECONDS: Final = 24 * 3600
+DAYS_AHEAD: Final = 3
+ANNOUNCEMENT_LIFE_SECONDS: Final = 4 * DAY_SECONDS
+CHECK_SECONDS: Final = 60.0
+WRAP_PURPOSE: Final = "prekey-wrap"
+
+_log = structlog.get_logger("prekeys")
+
+
+async def load_prekeys(desk: Desk) -> None:
+    """Bring the live prekeys of both sides into memory, at start."""
+    own = await desk.ledger.read(_own_rows)
+    desk.own_prekeys = {row.kid: _unwrap(desk, row.kid, row.wrapped_seed) for row in own}
+    desk.peer_prekeys = await desk.ledger.read(_peer_prekeys)
+
+
+async def renew_prekeys(desk: Desk) -> None:
+    """Make what is missing for today and the two days ahead, announce it, and delete what is too old.
+
+    Announced when there is a new prekey, and when a member is there to whom the newest was never addressed.
+    """
+    now = desk.now()
+    today = now - now % DAY_SECONDS
+    rows = await desk.ledger.read(_own_rows)
+    have = {row.not_before for row in rows}
+    fresh = [
+        (PrekeyPrivate(seed), seed, begin)
+        for begin in (today + day * DAY_SECONDS for day in range(DAYS_AHEAD))
+        if begin not in have
+        for seed in (desk.random(SEED_BYTES),)
+    ]
+    announced = await desk.ledger.read(lambda connection: _announced_to(connection, desk.nation))
+    peers = desk.peers()
+    outdated = [row.kid for row in rows if row.expires_at + STALE_SECONDS < now]
+    if not fresh and not outdated and announced.issuperset(peers):
+        return
+    live = [
+        *(
+            DatedPrekey(desk.own_prekeys[row.kid].prekey, row.not_before, row.expires_at)
+            for row in rows
+            if row.expires_at > now
+        ),
+        *(DatedPrekey(private.prekey, begin, begin + DAY_SECONDS) for private, _, begin in fresh),
+    ]
+    prekeys = Prekeys(
+        sequence=desk.now_ms(), keys=tuple(sorted(live, key=lambda key: key.not_before))
+    )
+    composed = await compose(
+        desk,
+        Kind.PREKEYS,
+        peers,
+        format_prekeys(prekeys),
+        lane=Lane.URGENT,
+        life_seconds=ANNOUNCEMENT_LIFE_SECONDS,
+    )
+
+    def record(tx: Transaction) -> None:
+        if fresh:
+            tx.connection.execute(
+                insert(OwnPrekeyRow), [_wrapped_row(desk, *each) for each in fresh]
+            )
+        tx.connection.execute(delete(OwnPrekeyRow).where(OwnPrekeyRow.kid.in_(outdated)))  # type: ignore[attr-defined]
+        record_document(tx, composed)
+        queue_deliveries(tx, desk, composed, peers, sealed=False, numbered=False)
+        tx.audit(
+            AuditKind.PREKEYS_PUBLISHED,
+            "node",
+            [("document", composed.document.id), ("digest", composed.digest)],
+            f"sequence {prekeys.sequence}, {len(fresh)} new, {len(outdated)} deleted",
+        )
+
+    # Adopted before they are announced: a peer may seal for them before this task runs again.
+    added = {private.prekey.kid: private for private, _, _ in fresh}
+    desk.own_prekeys = {**desk.own_prekeys, **added}
+    await desk.ledger.write(record)
+    desk.own_prekeys = {
+        kid: private for kid, private in desk.own_prekeys.items() if kid not in outdated
+    }
+
+
+async def run_prekeys(desk: Desk) -> None:
+    """Keep the prekeys of this node live for ever."""
+    while True:
+        try:
+            await renew_prekeys(desk)
+        except Exception:
+            _log.exception("prekey round failed")
+        await asyncio.sleep(CHECK_SECONDS)
+
+
+def adopt_peer_prekeys(tx: Transaction, desk: Desk, nation: Nation, prekeys: Prekeys) -> None:
+    """Use a peer's new prekeys from the commit on, first for what waited for them."""
+    tx.connection.execute(
+        update(DeliveryRow)
+        .where(
+            DeliveryRow.recipient == nation,  # type: ignore[arg-type]
+            DeliveryRow.open,  # type: ignore[arg-type]
+            DeliveryRow.state == "queued",  # type: ignore[arg-type]
+        )
+        .values(next_attempt_at=tx.now)
+    )
+
+    def adopt() -> None:
+        desk.peer_prekeys = {**desk.peer_prekeys, nation: prekeys.keys}
+        desk.outgoing.wake()
+
+    tx.after_commit(adopt)
+
+
+def _own_rows(connection: Connection) -> Sequence[Row[tuple[str, int, int, bytes]]]:
+    return connection.execute(
+        select(  # type: ignore[call-overload]
+            OwnPrekeyRow.kid,
+            OwnPrekeyRow.not_before,
+            OwnPrekeyRow.expires_at,
+            OwnPrekeyRow.wrapped_seed,
+        )
+    ).all()
+
+
+def _peer_prekeys(connection: Connection) -> dict[Nation, tuple[DatedPrekey, ...]]:
+    rows = connection.execute(select(PeerPrekeysRow.nation, PeerPrekeysRow.body))  # type: ignore[call-overload]
+    return {parse_nation(row.nation): parse_prekeys(json.loads(row.body)).keys for row in rows}
+
+
+def _announced_to(connection: Connection, own: Nation) -> set[str]:
+    newest = connection.scalar(
+        select(DocumentRow.id)  # type: ignore[call-overload]
+        .where(DocumentRow.sender == own, DocumentRow.kind == Kind.PREKEYS.value)
+        .order_by(DocumentRow.id.desc())
+        .limit(1)
+    )
+    rows = connection.execute(
+        select(DeliveryRow.recipient).where(DeliveryRow.document_id == newest)  # type: ignore[call-overload]
+    )
+    return {row.recipient for row in rows}
+
+
+def _wrapped_row(desk: Desk, private: PrekeyPrivate, seed: bytes, begin: int) -> dict[str, object]:
+    kid = private.prekey.kid
+    return {
+        "kid": kid,
+        "not_before": begin,
+        "expires_at": begin + DAY_SECONDS,
+        "wrapped_seed": desk.wrapping.wrap(WRAP_PURPOSE, seed, kid.encode()),
+    }
+
+
+def _unwrap(desk: Desk, kid: str, wrapped: bytes) -> PrekeyPrivate:
+    return PrekeyPrivate(desk.wrapping.unwrap(WRAP_PURPOSE, wrapped, kid.encode()))

@@ -1,0 +1,260 @@
+"""The second step: a signed document becomes a fact.
+
+Document, deliveries, audit entry, event and the answer to the Idempotency-Key are one transaction, durable before the
+caller hears 202.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import insert, update
+
+from varde.bulletin import Bulletin, Tlp, format_bulletin
+from varde.capcodes import MsgType
+from varde.auditlog import AuditKind
+from varde.alert import Alert, format_alert
+from varde.encoding import JsonObject, format_json
+from varde.errors import Malformed
+from varde.identifiers import DocumentId, Nation
+from varde.signing import Kind
+from varde_gateway.flow.compose import Composed, compose, lane_of
+from varde_gateway.flow.desk import Desk
+from varde_gateway.flow.faults import Invalid
+from varde_gateway.flow.idempotency import Claim, once
+from varde_gateway.flow.outgoing import Job
+from varde_gateway.store.ledger import Transaction
+from varde_gateway.store.tables import AlertRow, DeliveryRow, DocumentRow, PeerRow
+
+_SEVERITY_ORDER = ("Extreme", "Severe", "Moderate", "Minor", "Unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an operator, a sensor or a drill asks to be sent."""
+
+    to: tuple[Nation, ...]
+    tlp: Tlp
+    alert: Alert
+    share_acknowledgements: bool = False
+
+
+async def send_alert(
+    desk: Desk, order: Order, *, author: str, document_id: DocumentId, claim: Claim | None
+) -> JsonObject:
+    """Sign and record an alert; the answer is the body of the 202.
+
+    ``Invalid`` where a recipient is unknown or is ourselves; ``Conflict`` where the key of ``claim`` was used with
+    another request.
+    """
+    recipients = check_recipients(desk, order.to)
+    bulletin = Bulletin(order.tlp, order.alert, order.share_acknowledgements)
+    try:
+        composed = await compose(
+            desk,
+            Kind.ALERT,
+            recipients,
+            format_bulletin(bulletin),
+            lane=lane_of(order.alert),
+            life_seconds=desk.policy.document_life_seconds,
+            document=document_id,
+        )
+    except Malformed as error:
+        raise Invalid(f"The alert cannot be sent: {error.detail}.") from error
+
+    def record(tx: Transaction) -> JsonObject:
+        def act() -> JsonObject:
+            serial = tx.event("alert", describe_alert(composed, bulletin, "sent"))
+            record_document(tx, composed)
+            record_alert(tx, composed, bulletin, "out", "sent", author, serial, desk)
+            queue_deliveries(tx, desk, composed, recipients, sealed=True)
+            tx.audit(
+                AuditKind.SENT,
+                author,
+                [("document", composed.document.id), ("digest", composed.digest)],
+                ",".join(recipients),
+            )
+            mark_superseded(tx, desk.nation, order.alert)
+            return {
+                "id": composed.document.id,
+                "identifier": order.alert.identifier,
+                "state": "sent",
+                "deliveries": [{"to": each, "state": "queued"} for each in recipients],
+            }
+
+        return once(tx, claim, act)
+
+    return await desk.ledger.write(record)
+
+
+def check_recipients(desk: Desk, to: Sequence[Nation]) -> tuple[Nation, ...]:
+    """The recipients sorted, each once; ``Invalid`` naming the ones that cannot be sent to."""
+    members = desk.trust.current.members
+    unknown = sorted({each for each in to if each not in members})
+    if unknown:
+        raise Invalid(
+            f"{', '.join(unknown)} is not a member of this federation. Members: {', '.join(sorted(members))}."
+        )
+    recipients = tuple(sorted({*to} - {desk.nation}))
+    if not recipients:
+        raise Invalid("Name at least one other nation in 'to', or \"*\" for all members.")
+    return recipients
+
+
+def record_document(tx: Transaction, composed: Composed) -> None:
+    """Keep the signed bytes."""
+    document = composed.document
+    tx.connection.execute(
+        insert(DocumentRow),
+        {
+            "sender": document.sender,
+            "id": document.id,
+            "kind": composed.kind.value,
+            "lane": composed.lane.value,
+            "digest": composed.digest,
+            "raw": composed.raw,
+            "issued_at": document.issued_at,
+            "expires_at": document.expires_at,
+            "recorded_at": tx.now,
+        },
+    )
+
+
+def queue_deliveries(
+    tx: Transaction,
+    desk: Desk,
+    composed: Composed,
+    recipients: Sequence[Nation],
+    *,
+    sealed: bool,
+    numbered: bool = True,
+) -> None:
+    """Open one delivery per recipient, numbered per recipient, and hand them to the outbox after the commit."""
+    document = composed.document
+    sequences = _next_sequences(tx, recipients) if numbered else {}
+    tx.connection.execute(
+        insert(DeliveryRow),
+        [
+            {
+                "document_id": document.id,
+                "recipient": each,
+                "lane": composed.lane.value,
+                "sealed": sealed,
+                "sequence": sequences.get(each),
+                "state": "queued",
+                "open": True,
+                "attempts": 0,
+                "next_attempt_at": tx.now + desk.policy.retry_seconds * 1000,
+                "stale_prekey": False,
+                "queued_at": tx.now,
+                "overdue_noticed": False,
+            }
+            for each in recipients
+        ],
+    )
+    jobs = [
+        Job(
+            document=document.id,
+            recipient=each,
+            kind=composed.kind,
+            lane=composed.lane,
+            sealed=sealed,
+            sequence=sequences.get(each, 0),
+            expires_at=document.expires_at,
+            raw=composed.raw,
+            attempt=1,
+        )
+        for each in recipients
+    ]
+    tx.after_commit(lambda: desk.outgoing.offer(jobs))
+
+
+def record_alert(
+    tx: Transaction,
+    composed: Composed,
+    bulletin: Bulletin,
+    direction: str,
+    state: str,
+    author: str,
+    serial: int,
+    desk: Desk,
+) -> None:
+    """Keep what lists and searches need."""
+    alert = bulletin.alert
+    severity = worst_severity(alert)
+    tx.connection.execute(
+        insert(AlertRow),
+        {
+            "sender": composed.document.sender,
+            "id": composed.document.id,
+            "serial": serial,
+            "direction": direction,
+            "recipients": ",".join(composed.document.to),
+            "identifier": alert.identifier,
+            "status": alert.status.value,
+            "message_type": alert.msg_type.value,
+            "severity": severity,
+            "headline": headline_of(alert),
+            "tlp": bulletin.tlp.value,
+            "state": state,
+            "answers_to_all": bulletin.share_acknowledgements,
+            "deadline_at": tx.now + desk.policy.deadline_seconds[severity] * 1000,
+            "author": author,
+            "body": format_json(format_alert(alert)).decode(),
+            "recorded_at": tx.now,
+        },
+    )
+
+
+def mark_superseded(tx: Transaction, sender: Nation, alert: Alert) -> None:
+    """An update or a cancellation changes the state of what it refers to, if that is its sender's own."""
+    states = {MsgType.UPDATE: "updated", MsgType.CANCEL: "cancelled"}
+    state = states.get(alert.msg_type)
+    if state is None or alert.references is None:
+        return
+    identifiers = [triple.split(",")[1] for triple in alert.references.split() if "," in triple]
+    tx.connection.execute(
+        update(AlertRow)
+        .where(AlertRow.sender == sender, AlertRow.identifier.in_(identifiers))  # type: ignore[attr-defined,arg-type]
+        .where(AlertRow.identifier != alert.identifier)  # type: ignore[arg-type]
+        .values(state=state)
+    )
+
+
+def describe_alert(composed: Composed, bulletin: Bulletin, state: str) -> JsonObject:
+    """What the event stream says of an alert."""
+    alert = bulletin.alert
+    return {
+        "id": composed.document.id,
+        "from": composed.document.sender,
+        "to": [*composed.document.to],
+        "identifier": alert.identifier,
+        "status": alert.status.value,
+        "msgType": alert.msg_type.value,
+        "severity": worst_severity(alert),
+        "headline": headline_of(alert),
+        "tlp": bulletin.tlp.value,
+        "state": state,
+    }
+
+
+def worst_severity(alert: Alert) -> str:
+    """The highest severity of any part; an alert without parts is Unknown."""
+    found = {info.severity.value for info in alert.info}
+    return next((each for each in _SEVERITY_ORDER if each in found), "Unknown")
+
+
+def headline_of(alert: Alert) -> str:
+    """The first headline, or the event, or what kind of message it is."""
+    for info in alert.info:
+        return info.headline or info.event
+    return alert.note or f"{alert.msg_type.value} of {alert.references or alert.identifier}"
+
+
+def _next_sequences(tx: Transaction, recipients: Sequence[Nation]) -> dict[str, int]:
+    taken = tx.connection.execute(
+        update(PeerRow)
+        .where(PeerRow.nation.in_(recipients))  # type: ignore[attr-defined]
+        .values(next_sequence=PeerRow.next_sequence + 1)
+        .returning(PeerRow.nation, PeerRow.next_sequence)  # type: ignore[call-overload]
+    )
+    return {nation: following - 1 for nation, following in taken}

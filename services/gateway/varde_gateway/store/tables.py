@@ -1,0 +1,266 @@
+"""Every table of a node, one class each. Times are Unix milliseconds unless the name says otherwise.
+
+What is said twice in different words would drift apart, so a document's bytes are kept once, in ``document.raw``, as
+they were signed; the ``alert`` row beside it holds only what lists and searches need.
+"""
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, Text, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+# SQLite gives rowids only to INTEGER keys, PostgreSQL needs 64 bits.
+_SERIAL = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class DocumentRow(SQLModel, table=True):
+    """A signed document, ours or received; ``(sender, id)`` is what makes a redelivery one visible effect."""
+
+    __tablename__ = "document"
+    __table_args__ = (Index("document_by_received", "recorded_at"),)
+
+    sender: str = Field(primary_key=True, max_length=8)
+    id: str = Field(primary_key=True, max_length=36)
+    kind: str = Field(max_length=16)
+    lane: str = Field(max_length=8)
+    digest: str = Field(max_length=43, index=True)
+    raw: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    issued_at: int = Field(sa_type=BigInteger)
+    expires_at: int = Field(sa_type=BigInteger)
+    recorded_at: int = Field(sa_type=BigInteger)
+
+
+class AlertRow(SQLModel, table=True):
+    """What lists and searches need of an alert document; ``body`` is the CAP as JSON."""
+
+    __tablename__ = "alert"
+    sender: str = Field(primary_key=True, max_length=8)
+    id: str = Field(primary_key=True, max_length=36)
+    serial: int = Field(sa_type=BigInteger, unique=True)
+    direction: str = Field(max_length=8)
+    recipients: str = Field(max_length=600)
+    identifier: str = Field(max_length=512, index=True)
+    status: str = Field(max_length=8)
+    message_type: str = Field(max_length=8)
+    severity: str = Field(max_length=8)
+    headline: str = Field(sa_column=Column(Text, nullable=False))
+    tlp: str = Field(max_length=16)
+    state: str = Field(max_length=16)
+    answers_to_all: bool
+    deadline_at: int = Field(sa_type=BigInteger)
+    displayed_at: int | None = Field(default=None, sa_type=BigInteger)
+    author: str = Field(max_length=128)
+    body: str = Field(sa_column=Column(Text, nullable=False))
+    recorded_at: int = Field(sa_type=BigInteger)
+
+
+class DeliveryRow(SQLModel, table=True):
+    """One document of ours to one recipient; open until the recipient's signed receipt is here."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (
+        UniqueConstraint("recipient", "sequence"),
+        Index("delivery_due", "open", "next_attempt_at"),
+    )
+
+    document_id: str = Field(primary_key=True, max_length=36)
+    recipient: str = Field(primary_key=True, max_length=8)
+    lane: str = Field(max_length=8)
+    sealed: bool
+    sequence: int | None = Field(default=None, sa_type=BigInteger)
+    state: str = Field(max_length=16)
+    open: bool
+    attempts: int = 0
+    next_attempt_at: int = Field(sa_type=BigInteger)
+    last_error: str | None = Field(default=None, max_length=300)
+    stale_prekey: bool = False
+    via: str | None = Field(default=None, max_length=64)
+    queued_at: int = Field(sa_type=BigInteger)
+    sent_at: int | None = Field(default=None, sa_type=BigInteger)
+    delivered_at: int | None = Field(default=None, sa_type=BigInteger)
+    displayed_at: int | None = Field(default=None, sa_type=BigInteger)
+    acknowledged_at: int | None = Field(default=None, sa_type=BigInteger)
+    receipt_id: str | None = Field(default=None, max_length=36)
+    overdue_noticed: bool = False
+
+
+class AcknowledgementRow(SQLModel, table=True):
+    """An officer's answer to an alert, ours or a peer's; the signed document is in ``document``."""
+
+    __tablename__ = "acknowledgement"
+    __table_args__ = (Index("acknowledgement_of_alert", "alert_sender", "alert_id"),)
+
+    nation: str = Field(primary_key=True, max_length=8)
+    id: str = Field(primary_key=True, max_length=36)
+    alert_sender: str = Field(max_length=8)
+    alert_id: str = Field(max_length=36)
+    officer: str = Field(max_length=128)
+    response: str = Field(max_length=16)
+    note: str = Field(sa_column=Column(Text, nullable=False))
+    at: int = Field(sa_type=BigInteger)
+
+
+class EventRow(SQLModel, table=True):
+    """What the event stream sends; the key is its ``Last-Event-ID``."""
+
+    __tablename__ = "event"
+
+    id: int = Field(sa_type=BigInteger, primary_key=True)
+    kind: str = Field(max_length=32)
+    at: int = Field(sa_type=BigInteger)
+    data: str = Field(sa_column=Column(Text, nullable=False))
+
+
+class IdempotencyRow(SQLModel, table=True):
+    """The answer already given for an ``Idempotency-Key`` of one user on one path."""
+
+    __tablename__ = "idempotency"
+
+    owner: str = Field(primary_key=True, max_length=160)
+    key: str = Field(primary_key=True, max_length=255)
+    request_digest: str = Field(max_length=43)
+    answer: str = Field(sa_column=Column(Text, nullable=False))
+    at: int = Field(sa_type=BigInteger, index=True)
+
+
+class UserRow(SQLModel, table=True):
+    """A person who signs in; ``roles`` is a comma-separated list."""
+
+    __tablename__ = "user_account"
+
+    username: str = Field(primary_key=True, max_length=64)
+    display_name: str = Field(max_length=128)
+    password_hash: str = Field(max_length=256)
+    roles: str = Field(max_length=128)
+    disabled: bool = False
+    tokens_valid_from: int = Field(default=0, sa_type=BigInteger)
+    created_at: int = Field(sa_type=BigInteger)
+
+
+class SensorRow(SQLModel, table=True):
+    """A machine that posts to its webhook; the secret is wrapped by the keystore."""
+
+    __tablename__ = "sensor"
+
+    id: str = Field(primary_key=True, max_length=64)
+    name: str = Field(max_length=128)
+    wrapped_secret: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    recipients: str = Field(max_length=600)
+    tlp: str = Field(max_length=16)
+    disabled: bool = False
+    created_at: int = Field(sa_type=BigInteger)
+
+
+class SensorPostRow(SQLModel, table=True):
+    """A webhook message that was accepted; the same ``webhook-id`` is not accepted twice."""
+
+    __tablename__ = "sensor_post"
+
+    sensor: str = Field(primary_key=True, max_length=64)
+    webhook_id: str = Field(primary_key=True, max_length=128)
+    body_digest: str = Field(max_length=43)
+    alert_id: str = Field(max_length=36)
+    at: int = Field(sa_type=BigInteger, index=True)
+
+
+class OwnPrekeyRow(SQLModel, table=True):
+    """The private half of one of our prekeys, wrapped; the row is deleted 48 h after its expiry (seconds)."""
+
+    __tablename__ = "own_prekey"
+
+    kid: str = Field(primary_key=True, max_length=43)
+    not_before: int = Field(sa_type=BigInteger)
+    expires_at: int = Field(sa_type=BigInteger)
+    wrapped_seed: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class PeerPrekeysRow(SQLModel, table=True):
+    """A peer's newest prekeys body; a lower sequence never replaces it."""
+
+    __tablename__ = "peer_prekeys"
+
+    nation: str = Field(primary_key=True, max_length=8)
+    sequence: int = Field(sa_type=BigInteger)
+    body: str = Field(sa_column=Column(Text, nullable=False))
+    received_at: int = Field(sa_type=BigInteger)
+
+
+class RosterRow(SQLModel, table=True):
+    """Every roster version that this node has accepted, as it travelled with its votes."""
+
+    __tablename__ = "roster"
+
+    version: int = Field(primary_key=True)
+    hash: str = Field(max_length=43)
+    raw: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    accepted_at: int = Field(sa_type=BigInteger)
+
+
+class SuspensionRow(SQLModel, table=True):
+    """A peer that this nation does not trust for now."""
+
+    __tablename__ = "suspension"
+
+    nation: str = Field(primary_key=True, max_length=8)
+    reason: str = Field(max_length=500)
+    since: int = Field(sa_type=BigInteger)
+
+
+class PeerRow(SQLModel, table=True):
+    """When a peer was last heard, and how far our per-recipient numbering has come."""
+
+    __tablename__ = "peer"
+
+    nation: str = Field(primary_key=True, max_length=8)
+    next_sequence: int = Field(default=1, sa_type=BigInteger)
+    last_heard_at: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class AuditLeafRow(SQLModel, table=True):
+    """One entry of the audit log: the exact leaf and its hash."""
+
+    __tablename__ = "audit_leaf"
+
+    index: int = Field(sa_column=Column("index", _SERIAL, primary_key=True, autoincrement=False))
+    kind: str = Field(max_length=32, index=True)
+    at: int = Field(sa_type=BigInteger, index=True)
+    actor: str = Field(max_length=160)
+    leaf: str = Field(sa_column=Column(Text, nullable=False))
+    hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class AuditSubjectRow(SQLModel, table=True):
+    """Which document or user an entry is about, for search."""
+
+    __tablename__ = "audit_subject"
+
+    index: int = Field(sa_column=Column("index", _SERIAL, primary_key=True, autoincrement=False))
+    label: str = Field(primary_key=True, max_length=32)
+    value: str = Field(primary_key=True, max_length=160, index=True)
+
+
+class AuditNodeRow(SQLModel, table=True):
+    """A complete interior node of the tree; level 0 are the leaf hashes, in ``audit_leaf``."""
+
+    __tablename__ = "audit_node"
+
+    level: int = Field(primary_key=True)
+    index: int = Field(sa_column=Column("index", BigInteger, primary_key=True, autoincrement=False))
+    hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class CheckpointRow(SQLModel, table=True):
+    """A checkpoint that this node has signed, as a signed note."""
+
+    __tablename__ = "audit_checkpoint"
+
+    size: int = Field(sa_column=Column("size", BigInteger, primary_key=True, autoincrement=False))
+    note: str = Field(sa_column=Column(Text, nullable=False))
+    at: int = Field(sa_type=BigInteger)
+
+
+class NodeFactRow(SQLModel, table=True):
+    """Small facts about this node itself, such as when it was founded."""
+
+    __tablename__ = "node_fact"
+
+    name: str = Field(primary_key=True, max_length=64)
+    value: str = Field(sa_column=Column(Text, nullable=False))

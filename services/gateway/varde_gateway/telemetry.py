@@ -1,0 +1,62 @@
+"""Logs and metrics of the gateway: what is counted, and how lines look.
+
+Metrics live in a registry that the caller makes, so that two nodes in one test do not share counters. No message
+content is ever logged or counted.
+"""
+
+import logging
+import sys
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300)
+
+
+class Metrics:
+    """Everything that ``/metrics`` shows."""
+
+    def __init__(self) -> None:
+        """A registry of its own."""
+        self.registry = CollectorRegistry()
+        self.events = Counter(
+            "varde_events_total", "Events by kind", ["kind"], registry=self.registry
+        )
+        self.refused = Counter(
+            "varde_refused_total",
+            "Documents refused, by the nation they came from and the reason",
+            ["nation", "reason"],
+            registry=self.registry,
+        )
+        self.open_deliveries = Gauge(
+            "varde_open_deliveries",
+            "Deliveries without the recipient's receipt",
+            ["nation"],
+            registry=self.registry,
+        )
+        self.requests = Histogram(
+            "varde_request_seconds",
+            "HTTP requests by route and status",
+            ["route", "status"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+
+
+def set_up_logging(level: str) -> None:
+    """JSON lines on standard error, or readable ones where it is a terminal."""
+    readable = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.StackInfoRenderer(),
+            *([] if readable else [structlog.processors.dict_tracebacks]),
+            structlog.dev.ConsoleRenderer() if readable else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")

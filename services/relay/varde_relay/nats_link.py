@@ -1,0 +1,259 @@
+"""The relay's one adapter around nats-py: a connection that is made, used, and ends once.
+
+It knows TLS, NKeys, subscriptions, pull requests and publish acknowledgements; it knows nothing of documents. The
+library's own reconnection is not used: a connection that ends is thrown away with everything it held, and the caller
+makes a new one (``keep_connected``). Protocol section 8.1.
+"""
+
+import asyncio
+import json
+import re
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.protocol.parser import Parser
+
+CONNECT_TIMEOUT_SECONDS: Final = 3
+PING_SECONDS: Final = 2
+MAX_UNANSWERED_PINGS: Final = 2
+PUBLISH_TIMEOUT_SECONDS: Final = 5.0
+REQUEST_TIMEOUT_SECONDS: Final = 5.0
+FETCH_GRACE_SECONDS: Final = 2.0
+MAX_FETCH_BYTES: Final = 4 * 1024 * 1024
+MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
+"""More than any broker of ours may carry: a peer's server that announces more is not believed."""
+
+_MESSAGE_ID: Final = "Nats-Msg-Id"
+_STATUS: Final = "Status"
+_DESCRIPTION: Final = "Description"
+_HEARTBEAT: Final = "100"
+_GONE: Final = "503"
+_CONSUMER_DELETED: Final = "Consumer Deleted"
+_STORE_FAILED: Final = 10077
+_ACK_FIELDS: Final = 9
+_DOMAIN_ACK_FIELDS: Final = 11
+_NANOSECONDS: Final = 1_000_000_000
+_PERMISSIONS: Final = re.compile(r"permissions violation", re.IGNORECASE)
+
+
+class LinkError(Exception):
+    """What the broker at the other end did not do; ``detail`` is for the log."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class LinkDown(LinkError):  # noqa: N818 -- named for the state of the link, as the log says it
+    """The connection has ended, or could not be made."""
+
+
+class NothingThere(LinkError):  # noqa: N818
+    """Connected, but the stream or the consumer does not exist."""
+
+
+class StreamFull(LinkError):  # noqa: N818
+    """The stream refused a message because it is at its limit."""
+
+
+class NoAnswer(LinkError):  # noqa: N818
+    """The broker did not answer in time, or answered with another error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One broker and how to be somebody there. ``server_name`` is what its certificate must name."""
+
+    url: str
+    server_name: str
+    ca: bytes
+    reply_prefix: str
+    client_name: str
+    nkey_seed: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """One message of a stream; ``pending`` counts those behind it, ``stored_at`` is Unix seconds at its broker."""
+
+    subject: str
+    raw: bytes
+    message_id: str
+    pending: int
+    deliveries: int
+    stored_at: float
+    reply: str
+
+
+class _BoundedParser(Parser):
+    """nats-py reads what a server announces, however much; a hostile broker would fill our memory."""
+
+    async def parse(self, data: bytes = b"") -> None:
+        await super().parse(data)
+        if self.needed > MAX_MESSAGE_BYTES or len(self.buf) > 2 * MAX_MESSAGE_BYTES:
+            raise nats.errors.ProtocolError
+
+
+def tls_context(ca: bytes) -> ssl.SSLContext:
+    """TLS 1.3 with exactly one trusted authority (DER), and the server's name checked."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.load_verify_locations(cadata=ca)
+    return context
+
+
+class Connection:
+    """One live connection. Every method raises ``LinkDown`` once it has ended."""
+
+    def __init__(self, endpoint: Endpoint, on_refusal: Callable[[str], None]) -> None:
+        """Not connected yet; ``on_refusal`` hears every permission that the broker refuses us."""
+        self._endpoint = endpoint
+        self._on_refusal = on_refusal
+        self._client = Client()
+        self._client._ps = _BoundedParser(self._client)  # noqa: SLF001 -- the library has no setting for it
+        self._last_error = ""
+        self._ended = asyncio.Event()
+        self._replies: dict[str, asyncio.Future[Msg]] = {}
+        self._reply_base = ""
+        self._next_token = 0
+
+    async def open(self) -> None:
+        """Connect and authenticate, or ``LinkDown``."""
+        endpoint = self._endpoint
+        try:
+            await self._client.connect(
+                endpoint.url,
+                name=endpoint.client_name,
+                tls=tls_context(endpoint.ca),
+                tls_hostname=endpoint.server_name,
+                # TLS before the first byte of NATS: a server that offers plain text is never answered.
+                tls_handshake_first=True,
+                nkeys_seed_str=endpoint.nkey_seed,
+                inbox_prefix=endpoint.reply_prefix,
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                ping_interval=PING_SECONDS,
+                max_outstanding_pings=MAX_UNANSWERED_PINGS,
+                error_cb=self._hear_error,
+                closed_cb=self._hear_end,
+            )
+            self._reply_base = self._client.new_inbox()
+            await self._client.subscribe(f"{self._reply_base}.*", cb=self._take_reply)
+        except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
+            await self.close()
+            raise LinkDown(self._last_error or str(error) or type(error).__name__) from error
+
+    async def close(self) -> None:
+        """End the connection; what it had not sent is lost."""
+        await self._client.close()
+        await self._hear_end()
+
+    def is_open(self) -> bool:
+        """Whether it has been opened and has not ended."""
+        return self._client.is_connected and not self._ended.is_set()
+
+    async def wait_ended(self) -> NoReturn:
+        """Raise ``LinkDown`` when the connection ends."""
+        await self._ended.wait()
+        raise LinkDown(self._last_error or "the broker closed the connection")
+
+    async def publish_many(
+        self, messages: Sequence[tuple[str, bytes, str]]
+    ) -> list[LinkError | None]:
+        """Store each ``(subject, raw, message_id)`` in the stream behind it; one answer each, in order."""
+        answers = [
+            await self._send(subject, raw, {_MESSAGE_ID: message_id})
+            for subject, raw, message_id in messages
+        ]
+        await asyncio.wait(answers, timeout=PUBLISH_TIMEOUT_SECONDS)
+        return [_stored(answer) for answer in answers]
+
+    async def request(self, subject: str, raw: bytes) -> bytes:
+        """The answer's bytes; ``NothingThere`` where nobody listens, ``NoAnswer`` after the time-out."""
+        answer = await self._send(subject, raw, None)
+        await asyncio.wait([answer], timeout=REQUEST_TIMEOUT_SECONDS)
+        return _answered(answer).data
+
+    async def subscribe(self, subject: str, heard: Callable[[bytes], Awaitable[None]]) -> None:
+        """Call ``heard`` with each message on ``subject``, one after the other."""
+
+        async def take(message: Msg) -> None:
+            await heard(message.data)
+
+        with _as_link_error(self):
+            await self._client.subscribe(subject, cb=take)
+            await self._client.flush()
+
+    async def pull_from(self, stream: str, consumer: str) -> "Pull":
+        """Bind to a durable consumer that exists."""
+        pull = Pull(self, f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", self.new_reply())
+        with _as_link_error(self):
+            await self._client.subscribe(f"{pull.inbox}.*", cb=pull.take)
+        return pull
+
+    async def acknowledge(self, fetched: Fetched) -> None:
+        """The broker may forget it."""
+        await self.send(fetched.reply, b"+ACK")
+
+    async def retry_later(self, fetched: Fetched, seconds: float) -> None:
+        """The broker gives it again after ``seconds``."""
+        delay = json.dumps({"delay": int(seconds * _NANOSECONDS)})
+        await self.send(fetched.reply, f"-NAK {delay}".encode())
+
+    async def give_up(self, fetched: Fetched, reason: str) -> None:
+        """The broker shall never give it again."""
+        await self.send(fetched.reply, f"+TERM {reason}".encode())
+
+    def new_reply(self) -> str:
+        """A subject for replies that nobody else listens to."""
+        return self._client.new_inbox()
+
+    async def send(self, subject: str, raw: bytes, reply: str = "") -> None:
+        """Publish without waiting for any answer."""
+        with _as_link_error(self):
+            await self._client.publish(subject, raw, reply=reply)
+
+    async def _send(
+        self, subject: str, raw: bytes, headers: dict[str, str] | None
+    ) -> asyncio.Future[Msg]:
+        token = f"{self._next_token:x}"
+        self._next_token += 1
+        answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(lambda _: self._replies.pop(token, None))
+        self._replies[token] = answer
+        try:
+            with _as_link_error(self):
+                await self._client.publish(
+                    subject, raw, reply=f"{self._reply_base}.{token}", headers=headers
+                )
+        except LinkError as error:
+            answer.set_exception(error)
+        return answer
+
+    async def _take_reply(self, message: Msg) -> None:
+        answer = self._replies.get(message.subject.rpartition(".")[2])
+        if answer is not None and not answer.done():
+            answer.set_result(message)
+
+    async def _hear_error(self, error: Exception) -> None:
+        self._last_error = str(error) or type(error).__name__
+        if _PERMISSIONS.search(self._last_error):
+            self._on_refusal(self._last_error)
+
+    async def _hear_end(self) -> None:
+        self._ended.set()
+        down = LinkDown(self._last_error or "the broker closed the connection")
+        for answer in [*self._replies.values()]:
+            if not answer.done():
+                answer.set_exception(down)

@@ -1,0 +1,78 @@
+"""A node's signed word that it has durably recorded documents, or that an officer's screen showed them.
+
+Protocol section 6.2. One receipt may cover many documents of one sender. Receipts travel signed but not sealed: they
+hold ids and digests only, and must find their way back even where no prekey is live.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from varde.encoding import (
+    Json,
+    JsonObject,
+    decode_base64url,
+    exact_members,
+    require_integer,
+    require_list,
+)
+from varde.errors import Malformed
+from varde.identifiers import DocumentId, parse_document_id
+
+MAX_RECEIPTED: Final = 512
+
+
+class Stage(StrEnum):
+    """What the receipt says happened at the recipient's node."""
+
+    DELIVERED = "delivered"
+    DISPLAYED = "displayed"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipted:
+    """One document that the receipt covers; ``at`` in Unix milliseconds by the recipient's clock."""
+
+    id: DocumentId
+    digest: str
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The body of a receipt."""
+
+    stage: Stage
+    documents: tuple[Receipted, ...]
+
+
+def format_receipt(receipt: Receipt) -> JsonObject:
+    """The body to sign."""
+    return {
+        "stage": receipt.stage.value,
+        "documents": [
+            {"id": each.id, "digest": each.digest, "at": each.at} for each in receipt.documents
+        ],
+    }
+
+
+def parse_receipt(body: Json) -> Receipt:
+    """``Malformed`` unless the body has the one form and covers 1 to 512 documents."""
+    members = exact_members(body, frozenset({"stage", "documents"}), "receipt")
+    stage = members["stage"]
+    if stage not in tuple(Stage):
+        raise Malformed("the stage of the receipt is unknown")
+    documents = require_list(members["documents"], "documents", most=MAX_RECEIPTED)
+    if not documents:
+        raise Malformed("the receipt covers no document")
+    return Receipt(Stage(str(stage)), tuple(_parse_receipted(each) for each in documents))
+
+
+def _parse_receipted(value: Json) -> Receipted:
+    members = exact_members(value, frozenset({"id", "digest", "at"}), "receipted document")
+    decode_base64url(members["digest"], length=32)
+    return Receipted(
+        id=parse_document_id(members["id"]),
+        digest=str(members["digest"]),
+        at=require_integer(members["at"], "at"),
+    )
