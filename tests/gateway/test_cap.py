@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from support.alerts import alerts, sample_alert
+from varde import segment
 from varde.alert import format_alert, parse_alert
 from varde.capcodes import MsgType, Scope, Status
 from varde.encoding import format_json, parse_json
@@ -91,6 +92,17 @@ def test_every_alert_is_the_same_after_xml_and_its_xml_is_valid(alert):
     assert parse_cap_xml(xml) == alert
 
 
+@given(st.from_regex(segment._ABSOLUTE_URI, fullmatch=True) | st.text(max_size=12))
+def test_every_uri_that_an_alert_accepts_is_one_for_the_schema(uri):
+    value = sample_alert()
+    value["info"][0]["web"] = uri
+    try:
+        alert = parse_alert(value)
+    except Malformed:
+        return
+    assert_valid(format_cap_xml(alert))
+
+
 @given(st.binary(max_size=64))
 def test_any_bytes_are_refused(raw):
     assert refusal(raw)
@@ -127,6 +139,11 @@ def test_empty_optional_elements_are_absent_and_empty_values_stay():
     assert NameValue("glide", "") in cyclone.info[0].parameter
     assert all(pair.value_name for pair in cyclone.info[0].parameter)
     assert "<b>2.3 million</b>" in str(cyclone.info[0].description)
+
+
+def test_an_empty_time_is_absent_although_the_schema_has_no_empty_time():
+    raw = re.sub(rb"<expires>[^<]*</expires>", b"<expires> </expires>", SAMPLE_XML)
+    assert {info.expires for info in parse_cap_xml(raw).info} == {None}
 
 
 def test_lists_in_text_have_single_spaces_whatever_the_document_had():
@@ -167,7 +184,6 @@ def test_a_document_in_any_declared_encoding_is_read(encoding):
         SAMPLE_XML.replace("õ".encode(), b"\xf5", 1),
         SAMPLE_XML.replace(b"UTF-8", b"utf-99", 1),
         SAMPLE_XML.replace(b"UTF-8", b"UTF-16", 1),
-        SAMPLE_XML.decode().encode("utf-16-le"),
         SAMPLE_XML.replace(b"Narva", b"&#0;", 1),
         SAMPLE_XML.replace(b"Narva", b"&#xFFFE;", 1),
         SAMPLE_XML.replace(b"Narva", b"&undefined;", 1),
@@ -230,8 +246,8 @@ def test_a_document_type_is_refused_in_every_encoding(doctype, encoding):
 
 
 def test_a_document_type_that_does_not_read_as_ascii_is_refused_too():
-    text = '<?xml version="1.0" encoding="cp037"?><!DOCTYPE alert><alert/>'
-    assert "DOCTYPE" in refusal(text.encode("cp037"))
+    raw = b'<?xml version="1.0" encoding="UTF-7"?>+ADwAIQ-DOCTYPE alert+AD4-<alert/>'
+    assert refusal(raw).startswith("the document has a DOCTYPE, which is refused")
 
 
 def test_the_word_doctype_inside_a_text_is_only_a_text():
@@ -482,7 +498,7 @@ LOOSE = st.recursive(
 @given(
     st.fixed_dictionaries(
         {"status": st.just("Test")},
-        optional={name: LOOSE for name in ("info", "code", "note", "scope", "references", "sent")},
+        optional=dict.fromkeys(("info", "code", "note", "scope", "references", "sent"), LOOSE),
     ),
     st.dictionaries(
         st.sampled_from(["polygon", "circle", "geocode", "altitude", "areaDesc"]), LOOSE
@@ -491,7 +507,7 @@ LOOSE = st.recursive(
 def test_any_json_at_the_api_is_an_alert_or_is_refused(value, area):
     for given_value in (
         value,
-        value | {"info": {"category": "Met", "event": "x", "area": area, "parameter": LOOSE}},
+        value | {"info": {"category": "Met", "event": "x", "area": area, "parameter": area}},
         value | {"info": {"area": area}},
     ):
         try:

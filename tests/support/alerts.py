@@ -1,5 +1,6 @@
 """Alerts for tests: one realistic CAP message as JSON, and a strategy over all of CAP 1.2."""
 
+from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -102,6 +103,7 @@ def sample_alert(**overrides: Any) -> dict[str, Any]:
     return alert | overrides
 
 
+@cache
 def texts(max_size: int = 24) -> st.SearchStrategy[str]:
     """Text as CAP carries it: any character of XML, no white space around it, not empty."""
     characters = st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\ufffe\uffff")
@@ -112,6 +114,7 @@ def texts(max_size: int = 24) -> st.SearchStrategy[str]:
     )
 
 
+@cache
 def times() -> st.SearchStrategy[str]:
     """Times in CAP's form with any offset."""
     moments = st.datetimes().map(lambda moment: moment.strftime("%m-%dT%H:%M:%S"))
@@ -121,6 +124,7 @@ def times() -> st.SearchStrategy[str]:
     return joined.filter(lambda text: "-02-29" not in text)
 
 
+@cache
 def polygons() -> st.SearchStrategy[str]:
     """Closed rings of at least four pairs."""
     rings = st.lists(_pairs(), min_size=3, max_size=8)
@@ -155,6 +159,7 @@ def alerts(draw: st.DrawFn) -> Alert:
     )
 
 
+@cache
 def infos() -> st.SearchStrategy[Info]:
     """Any info."""
     pairs = _tuples(st.builds(NameValue, texts(), st.just("") | texts()))
@@ -184,6 +189,7 @@ def infos() -> st.SearchStrategy[Info]:
     )
 
 
+@cache
 def _resources() -> st.SearchStrategy[Resource]:
     return st.builds(
         Resource,
@@ -210,16 +216,19 @@ def _areas(draw: st.DrawFn) -> Area:
     )
 
 
+@cache
 def _pairs() -> st.SearchStrategy[str]:
     latitudes = st.decimals(-90, 90, places=4).map("{:f}".format)
     longitudes = st.decimals(-180, 180, places=4).map("{:f}".format)
     return st.builds("{},{}".format, latitudes, longitudes)
 
 
+@cache
 def _words() -> st.SearchStrategy[str]:
     return st.text("abcXYZ019._:@/-čõß漢", min_size=1, max_size=16)
 
 
+@cache
 def _uris() -> st.SearchStrategy[str]:
     return st.sampled_from(
         [
@@ -232,4 +241,4 @@ def _uris() -> st.SearchStrategy[str]:
 
 
 def _tuples(items: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
-    return st.lists(items, max_size=3).map(tuple)
+    return st.lists(items, max_size=2).map(tuple)

@@ -6,6 +6,7 @@ in Varde is the sending nation's signed document, and who may hand XML in is dec
 CAP 1.1 is refused; it is not converted.
 """
 
+import math
 import re
 import threading
 from collections.abc import Iterable
@@ -138,7 +139,7 @@ def _parse_xml(raw: bytes) -> etree._Element:
         root = etree.fromstring(raw, parser)
     except (etree.XMLSyntaxError, LookupError) as error:
         raise _bad(f"not well-formed XML: {str(error)[:300]}") from error
-    # The second look is for encodings in which the prolog does not read as ASCII, such as EBCDIC.
+    # The second look is for encodings in which the prolog does not read as ASCII, such as UTF-7.
     if root.getroottree().docinfo.internalDTD is not None:
         raise _bad(
             "the document has a DOCTYPE, which is refused: CAP has none, and it opens XML attacks"
@@ -289,9 +290,8 @@ def _normal_pairs(value: object) -> Iterable[Json]:
 
 def _polygons(value: object) -> list[object]:
     # [[lat, lon], …] is one polygon, [[[lat, lon], …], …] are several.
-    if isinstance(value, list) and isinstance(value[0], list) and not isinstance(value[0][:1], str):
-        first = value[0]
-        return value if first and isinstance(first[0], list) else [value]
+    if isinstance(value, list) and isinstance(value[0], list):
+        return value if value[0] and isinstance(value[0][0], list) else [value]
     return _as_list(value)
 
 
@@ -303,7 +303,7 @@ def _normal_polygon(value: object) -> Json:
 
 def _format_number(number: object) -> str:
     # Never an exponent: 1e-05 is written 0.00001.
-    if isinstance(number, float) and number - number == 0:
+    if isinstance(number, float) and math.isfinite(number):
         return format(Decimal(repr(number)), "f")
     return str(number)[:40]
 

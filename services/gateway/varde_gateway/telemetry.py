@@ -6,6 +6,7 @@ content is ever logged or counted.
 
 import logging
 import sys
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
@@ -42,6 +43,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+
+    def count_event(self, kind: str, data: Mapping[str, object]) -> None:
+        """Count what a commit announced."""
+        self.events.labels(kind).inc()
+        if kind == "refused":
+            self.refused.labels(data["from"], data["reason"]).inc()
 
 
 def set_up_logging(level: str) -> None:

@@ -9,14 +9,12 @@ import asyncio
 import json
 import re
 import ssl
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import nats.errors
-import nats.js.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.protocol.parser import Parser
@@ -26,21 +24,14 @@ PING_SECONDS: Final = 2
 MAX_UNANSWERED_PINGS: Final = 2
 PUBLISH_TIMEOUT_SECONDS: Final = 5.0
 REQUEST_TIMEOUT_SECONDS: Final = 5.0
-FETCH_GRACE_SECONDS: Final = 2.0
-MAX_FETCH_BYTES: Final = 4 * 1024 * 1024
 MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 """More than any broker of ours may carry: a peer's server that announces more is not believed."""
 
 _MESSAGE_ID: Final = "Nats-Msg-Id"
 _STATUS: Final = "Status"
-_DESCRIPTION: Final = "Description"
-_HEARTBEAT: Final = "100"
-_GONE: Final = "503"
-_CONSUMER_DELETED: Final = "Consumer Deleted"
+_NO_RESPONDERS: Final = "503"
 _STORE_FAILED: Final = 10077
-_ACK_FIELDS: Final = 9
-_DOMAIN_ACK_FIELDS: Final = 11
-_NANOSECONDS: Final = 1_000_000_000
+"""JetStream's error code for a stream at one of its limits (discard new)."""
 _PERMISSIONS: Final = re.compile(r"permissions violation", re.IGNORECASE)
 
 
@@ -78,19 +69,6 @@ class Endpoint:
     reply_prefix: str
     client_name: str
     nkey_seed: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """One message of a stream; ``pending`` counts those behind it, ``stored_at`` is Unix seconds at its broker."""
-
-    subject: str
-    raw: bytes
-    message_id: str
-    pending: int
-    deliveries: int
-    stored_at: float
-    reply: str
 
 
 class _BoundedParser(Parser):
@@ -191,29 +169,13 @@ class Connection:
         async def take(message: Msg) -> None:
             await heard(message.data)
 
-        with _as_link_error(self):
+        await self.listen(subject, take)
+
+    async def listen(self, subject: str, take: Callable[[Msg], Awaitable[None]]) -> None:
+        """The same with the whole message; returns when the broker knows of the subscription."""
+        with self._errors_named():
             await self._client.subscribe(subject, cb=take)
             await self._client.flush()
-
-    async def pull_from(self, stream: str, consumer: str) -> "Pull":
-        """Bind to a durable consumer that exists."""
-        pull = Pull(self, f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", self.new_reply())
-        with _as_link_error(self):
-            await self._client.subscribe(f"{pull.inbox}.*", cb=pull.take)
-        return pull
-
-    async def acknowledge(self, fetched: Fetched) -> None:
-        """The broker may forget it."""
-        await self.send(fetched.reply, b"+ACK")
-
-    async def retry_later(self, fetched: Fetched, seconds: float) -> None:
-        """The broker gives it again after ``seconds``."""
-        delay = json.dumps({"delay": int(seconds * _NANOSECONDS)})
-        await self.send(fetched.reply, f"-NAK {delay}".encode())
-
-    async def give_up(self, fetched: Fetched, reason: str) -> None:
-        """The broker shall never give it again."""
-        await self.send(fetched.reply, f"+TERM {reason}".encode())
 
     def new_reply(self) -> str:
         """A subject for replies that nobody else listens to."""
@@ -221,7 +183,7 @@ class Connection:
 
     async def send(self, subject: str, raw: bytes, reply: str = "") -> None:
         """Publish without waiting for any answer."""
-        with _as_link_error(self):
+        with self._errors_named():
             await self._client.publish(subject, raw, reply=reply)
 
     async def _send(
@@ -233,7 +195,7 @@ class Connection:
         answer.add_done_callback(lambda _: self._replies.pop(token, None))
         self._replies[token] = answer
         try:
-            with _as_link_error(self):
+            with self._errors_named():
                 await self._client.publish(
                     subject, raw, reply=f"{self._reply_base}.{token}", headers=headers
                 )
@@ -257,3 +219,74 @@ class Connection:
         for answer in [*self._replies.values()]:
             if not answer.done():
                 answer.set_exception(down)
+
+    @contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        try:
+            yield
+        except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
+            detail = str(error) or type(error).__name__
+            raise (NoAnswer if self.is_open() else LinkDown)(detail) from error
+
+
+async def keep_connected(
+    endpoint: Endpoint,
+    use: Callable[[Connection], Awaitable[None]],
+    *,
+    pause: Callable[[int], float],
+    on_refusal: Callable[[str], None],
+    on_down: Callable[[str], None],
+) -> NoReturn:
+    """Connect, ``use`` the connection until it ends, and begin again, for ever.
+
+    ``pause`` gives the seconds before the next try after so many failures in a row, with jitter; ``on_down`` hears
+    why each connection ended or could not be made. Anything but a ``LinkError`` out of ``use`` ends the loop.
+    """
+    failures = 0
+    while True:
+        connection = Connection(endpoint, on_refusal)
+        try:
+            await connection.open()
+            failures = 0
+            async with asyncio.TaskGroup() as group:
+                group.create_task(connection.wait_ended())
+                await use(connection)
+                raise LinkDown("the connection is not needed any more")
+        except* LinkError as errors:
+            on_down(first_detail(errors))
+        finally:
+            await connection.close()
+        failures += 1
+        await asyncio.sleep(pause(failures))
+
+
+def first_detail(errors: ExceptionGroup[LinkError]) -> str:
+    """What the first of several simultaneous errors says."""
+    error: Exception = errors
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return str(error)
+
+
+def _answered(answer: asyncio.Future[Msg]) -> Msg:
+    if not answer.done():
+        answer.cancel()
+        raise NoAnswer("the broker did not answer in time")
+    message = answer.result()
+    if message.headers and message.headers.get(_STATUS) == _NO_RESPONDERS:
+        raise NothingThere("nobody answers there")
+    return message
+
+
+def _stored(answer: asyncio.Future[Msg]) -> LinkError | None:
+    try:
+        said = json.loads(_answered(answer).data)
+    except LinkError as error:
+        return error
+    except ValueError:
+        return NoAnswer("the broker's acknowledgement is not JSON")
+    error = said.get("error") if isinstance(said, dict) else {}
+    if error is None:
+        return None
+    code, detail = error.get("err_code"), str(error.get("description", "refused without a reason"))
+    return StreamFull(detail) if code == _STORE_FAILED else NoAnswer(detail)

@@ -46,6 +46,7 @@ class Desk:
 
     nation: Nation
     keys: SigningKeys
+    log_keys: LogKeys
     trust: Trust
     ledger: Ledger
     outgoing: Outgoing

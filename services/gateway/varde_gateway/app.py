@@ -1,0 +1,134 @@
+"""The one place where a gateway is wired: read from top to bottom, closed in reverse.
+
+Only this module knows the real clock and the operating system's randomness.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import time
+
+import structlog
+import uvicorn
+import uvloop
+
+from varde.identifiers import Lane, parse_federation_id, parse_nation
+from varde_gateway.broker_link import BrokerLink
+from varde_gateway.flow.bootstrap import take_bootstrap
+from varde_gateway.flow.desk import Desk, Policy
+from varde_gateway.flow.inbox import run_inbox
+from varde_gateway.flow.notify import EventFeed
+from varde_gateway.flow.outbox import run_outbox
+from varde_gateway.flow.outgoing import Outgoing
+from varde_gateway.flow.overdue import run_overdue
+from varde_gateway.flow.prekeys import load_prekeys, run_prekeys
+from varde_gateway.flow.rosters import load_trust, read_rosters_file, rosters_for_relay
+from varde_gateway.flow.trail import check_stored_log, run_checkpoints
+from varde_gateway.keyring import open_keystore
+from varde_gateway.settings import GatewaySettings
+from varde_gateway.store.database import migrate, open_database
+from varde_gateway.store.ledger import Ledger
+from varde_gateway.telemetry import Metrics, set_up_logging
+from varde_gateway.web.factory import create_api
+
+_log = structlog.get_logger("gateway")
+
+
+def run(settings: GatewaySettings) -> None:
+    """Run one gateway until SIGTERM or SIGINT."""
+    set_up_logging(settings.log_level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings))
+
+
+async def serve(settings: GatewaySettings) -> None:
+    """Wire everything, serve until told to stop, and close in reverse."""
+    nation = parse_nation(settings.nation)
+    keyring = open_keystore(settings.keystore, nation, settings.read_passphrase())
+    database = open_database(settings.database_url)
+    async with contextlib.AsyncExitStack() as closing:
+        closing.callback(database.close)
+        await asyncio.to_thread(migrate, database)
+        ledger = await closing.enter_async_context(
+            Ledger(database.writer, database.reader, now=_now_ms, random=secrets.token_bytes)
+        )
+        trust = await load_trust(
+            ledger,
+            parse_federation_id(settings.genesis),
+            read_rosters_file(settings.rosters_file.read_bytes()),
+            _now_ms() // 1000,
+        )
+        desk = Desk(
+            nation=nation,
+            keys=keyring.message,
+            log_keys=keyring.log,
+            trust=trust,
+            ledger=ledger,
+            outgoing=Outgoing(),
+            wrapping=keyring,
+            policy=Policy(
+                document_life_seconds=settings.max_document_life_hours * 3600,
+                deadline_seconds=settings.deadline_seconds,
+                retry_seconds=settings.receipt_retry_seconds,
+            ),
+            now_ms=_now_ms,
+            random=secrets.token_bytes,
+        )
+        await check_stored_log(desk)
+        await load_prekeys(desk)
+        await take_bootstrap(desk, settings.home / "bootstrap.json")
+        feed = EventFeed(ledger)
+        metrics = Metrics()
+        ledger.listen(
+            lambda events: [metrics.count_event(event.kind, event.data) for event in events]
+        )
+        broker = BrokerLink(
+            nation=nation,
+            url=settings.broker_url,
+            ca_file=settings.broker_ca,
+            nkey_file=settings.gateway_nkey,
+            peers=desk.peers,
+        )
+        await closing.enter_async_context(broker)
+        broker.serve_roster(lambda: rosters_for_relay(ledger))
+        api = create_api(desk, feed, broker, metrics, keyring.token, settings)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                api,
+                host=settings.http_host,
+                port=settings.http_port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=3,
+            )
+        )
+        _log.info("gateway starts", nation=nation, url=f"http://{settings.http_host}:{settings.http_port}")
+        async with asyncio.TaskGroup() as workers:
+            tasks = [
+                workers.create_task(run_outbox(desk, broker)),
+                *(workers.create_task(run_inbox(desk, broker, lane)) for lane in Lane),
+                workers.create_task(run_prekeys(desk)),
+                workers.create_task(run_overdue(desk)),
+                workers.create_task(run_checkpoints(desk)),
+            ]
+            await _serve_until_stopped(server)
+            for task in tasks:
+                task.cancel()
+    _log.info("gateway stopped", nation=nation)
+
+
+async def _serve_until_stopped(server: uvicorn.Server) -> None:
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        server.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    await server.serve()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,149 @@
+"""From a peer's OUTBOX into our INBOX: judge, store, and only then let the peer forget.
+
+Judging is ``varde.admission``; a document that is refused for good is ended at the peer and counted by its reason, one
+that may pass later stays there. Protocol section 8.2.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from varde.admission import Admit, Decision, Refuse, admit, is_sealed
+from varde.errors import Reason
+from varde.identifiers import Lane, Nation
+from varde.roster import Trust
+from varde.subjects import inbox_subject
+from varde_relay.nats_link import LinkError
+from varde_relay.pull import Fetched
+
+MAY_PASS_LATER: Final = frozenset({Reason.NEWER_ROSTER, Reason.SUSPENDED_SENDER})
+"""Our next roster, or the end of a suspension, may make these good: the peer keeps them."""
+
+RETRY_REFUSED_SECONDS: Final = 5.0
+RETRY_STORE_SECONDS: Final = 1.0
+MAX_JUDGED_IN_PLACE: Final = 2
+"""So few sealed documents are judged at once on the event loop: handing them to a thread would take longer."""
+
+_MESSAGE_ID: Final = re.compile(r"[!-~]{1,128}", re.ASCII)
+
+
+class Inbox(Protocol):
+    """Where admitted documents are stored: our own broker."""
+
+    async def publish_many(
+        self, messages: Sequence[tuple[str, bytes, str]]
+    ) -> list[LinkError | None]:
+        """Store each ``(subject, raw, message_id)``; one answer each, in order."""
+
+
+class Source(Protocol):
+    """Where they came from: the consumer at the peer's broker."""
+
+    async def acknowledge(self, fetched: Fetched) -> None:
+        """The peer's broker may forget it."""
+
+    async def retry_later(self, fetched: Fetched, seconds: float) -> None:
+        """The peer's broker gives it again after ``seconds``."""
+
+    async def give_up(self, fetched: Fetched, reason: str) -> None:
+        """The peer's broker shall never give it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """What became of one fetched document: its decision, and the store's error where it was admitted but not stored."""
+
+    fetched: Fetched
+    decision: Decision
+    not_stored: LinkError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Judges what comes over the link to one peer."""
+
+    me: Nation
+    link: Nation
+    trust: Callable[[], Trust]
+    clock: Callable[[], float]
+
+    def judge(self, fetched: Fetched, lane: Lane) -> Decision:
+        """The decision of ``varde.admission``; a message without a usable identifier is malformed."""
+        if _MESSAGE_ID.fullmatch(fetched.message_id) is None:
+            return Refuse(Reason.MALFORMED, "no Nats-Msg-Id of 1 to 128 visible characters")
+        return admit(
+            fetched.raw,
+            lane=lane,
+            me=self.me,
+            link=self.link,
+            trust=self.trust(),
+            now=int(self.clock()),
+        )
+
+    def judge_all(self, batch: Sequence[Fetched], lane: Lane) -> list[Decision]:
+        """One decision each, in order."""
+        return [self.judge(each, lane) for each in batch]
+
+
+async def carry(
+    batch: Sequence[Fetched], lane: Lane, *, judge: Judge, inbox: Inbox, source: Source
+) -> list[Carry]:
+    """Carry one batch over: (1) judge; (2) store what is admitted; (3) tell the peer's broker, never before.
+
+    A crash between (2) and (3) brings a duplicate, which the INBOX drops by its identifier or the gateway by its
+    database; a crash before (2) loses nothing.
+    """
+    decisions = await _judge(batch, lane, judge)  # (1)
+    admitted = [
+        (each, decision)
+        for each, decision in zip(batch, decisions, strict=True)
+        if isinstance(decision, Admit)
+    ]
+    stored = (
+        await inbox.publish_many(  # (2)
+            [
+                (inbox_subject(decision.lane, decision.sender), each.raw, inbox_id(judge.link, each))
+                for each, decision in admitted
+            ]
+        )
+        if admitted
+        else []
+    )
+    errors = {each.reply: error for (each, _), error in zip(admitted, stored, strict=True)}
+    carried = [
+        Carry(each, decision, errors.get(each.reply))
+        for each, decision in zip(batch, decisions, strict=True)
+    ]
+    for each in carried:  # (3)
+        await _tell(source, each)
+    return carried
+
+
+def inbox_id(link: Nation, fetched: Fetched) -> str:
+    """The peer's ``Nats-Msg-Id`` behind its nation.
+
+    A peer chooses its identifiers freely; without the nation it could use another sender's, and the INBOX would drop
+    that sender's document as a duplicate.
+    """
+    return f"{link}.{fetched.message_id}"
+
+
+async def _judge(batch: Sequence[Fetched], lane: Lane, judge: Judge) -> list[Decision]:
+    if len(batch) <= MAX_JUDGED_IN_PLACE and all(is_sealed(each.raw) for each in batch):
+        return judge.judge_all(batch, lane)
+    return await asyncio.to_thread(judge.judge_all, batch, lane)
+
+
+async def _tell(source: Source, carried: Carry) -> None:
+    decision = carried.decision
+    if isinstance(decision, Refuse):
+        if decision.reason in MAY_PASS_LATER:
+            await source.retry_later(carried.fetched, RETRY_REFUSED_SECONDS)
+        else:
+            await source.give_up(carried.fetched, decision.reason.value)
+    elif carried.not_stored is not None:
+        await source.retry_later(carried.fetched, RETRY_STORE_SECONDS)
+    else:
+        await source.acknowledge(carried.fetched)

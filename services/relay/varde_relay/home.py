@@ -1,0 +1,99 @@
+"""Our own broker, seen from the relay: the INBOX it writes to, and the gateway it asks for the roster.
+
+Protocol sections 8.1 and 8.3.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import structlog
+
+from varde_relay.access import ROSTER_GET, ROSTER_UPDATE
+from varde_relay.nats_link import Connection, Endpoint, LinkDown, LinkError, keep_connected
+from varde_relay.state import RelayState
+
+ASK_AGAIN_SECONDS: Final = 1.0
+"""While the gateway is away; the relay goes on with the roster it has verified before."""
+
+REFRESH_SECONDS: Final = 60.0
+"""An update may be lost (it is not stored anywhere), so the relay asks now and then."""
+
+_log = structlog.get_logger("varde_relay.home")
+
+
+class Home:
+    """The connection to our own broker, kept for ever."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        state: RelayState,
+        *,
+        pause: Callable[[int], float],
+        take_rosters: Callable[[bytes], Awaitable[None]],
+    ) -> None:
+        """``take_rosters`` gets each answer and update of the gateway, unverified."""
+        self._endpoint = endpoint
+        self._state = state
+        self._pause = pause
+        self._take_rosters = take_rosters
+        self._connection: Connection | None = None
+        self._up = asyncio.Event()
+
+    async def run(self) -> None:
+        """Keep the connection up until cancelled."""
+        while True:
+            try:
+                await keep_connected(
+                    self._endpoint,
+                    self._serve,
+                    pause=self._pause,
+                    on_refusal=self._hear_trouble,
+                    on_down=self._hear_down,
+                )
+            except Exception as error:  # noqa: BLE001 -- the outermost line of this worker
+                self._hear_down(repr(error))
+                _log.exception("home.failed")
+                await asyncio.sleep(self._pause(1))
+
+    async def wait_connected(self) -> None:
+        """Return once documents can be stored."""
+        await self._up.wait()
+
+    async def publish_many(
+        self, messages: Sequence[tuple[str, bytes, str]]
+    ) -> list[LinkError | None]:
+        """Store each ``(subject, raw, message_id)``; one answer each, in order, ``LinkDown`` when not connected."""
+        if self._connection is None:
+            return [LinkDown("our own broker is not connected") for _ in messages]
+        return await self._connection.publish_many(messages)
+
+    async def _serve(self, connection: Connection) -> None:
+        await connection.subscribe(ROSTER_UPDATE, self._take_rosters)
+        self._connection = connection
+        self._state.home_connected = True
+        self._state.home_error = ""
+        self._up.set()
+        _log.info("home.up", url=self._endpoint.url)
+        while True:
+            try:
+                await self._take_rosters(await connection.request(ROSTER_GET, b""))
+            except LinkDown:
+                raise
+            except LinkError as error:
+                _log.info("roster.gateway_silent", error=error.detail)
+                await asyncio.sleep(ASK_AGAIN_SECONDS)
+            else:
+                await asyncio.sleep(REFRESH_SECONDS)
+
+    def _hear_down(self, detail: str) -> None:
+        self._connection = None
+        self._state.home_connected = False
+        self._up.clear()
+        self._hear_trouble(detail)
+
+    def _hear_trouble(self, detail: str) -> None:
+        if detail != self._state.home_error:
+            self._state.home_error = detail
+            _log.warning("home.trouble", url=self._endpoint.url, error=detail)
