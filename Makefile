@@ -43,7 +43,7 @@ mutate: $(STAMP) ## Mutation testing of the core modules that guard the door
 	nice $(BIN)/mutmut run
 
 bench: $(STAMP) ## Measure latency and throughput beside the raw broker path
-	$(BIN)/python -m tests.bench
+	$(BIN)/python tests/bench
 
 lock: ## Pin the dependencies anew, with hashes and without addresses
 	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --universal \

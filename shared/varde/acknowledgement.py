@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 from varde.encoding import (
+    MAX_MILLISECONDS,
     Json,
     JsonObject,
     decode_base64url,
@@ -69,5 +70,5 @@ def parse_acknowledgement(body: Json) -> Acknowledgement:
         officer=officer,
         response=Response(str(response)),
         note=require_string(members["note"], "note", most=MAX_NOTE_CHARACTERS),
-        at=require_integer(members["at"], "at"),
+        at=require_integer(members["at"], "at", most=MAX_MILLISECONDS),
     )

@@ -87,8 +87,13 @@ def check_federation(federation: FederationId, trust: Trust) -> None:
 
 
 def verify_by_sender(signed: Signed, kind: Kind, sender: Nation, trust: Trust) -> None:
-    """Verify both signatures with the key that the sender had when it signed: today's, or one within its grace."""
+    """Verify both signatures with the key that the sender had when it signed: today's, or an earlier one.
+
+    Whether the earlier one still counts, ``check_roster`` decides from the roster that the document names.
+    """
     candidates = trust.signing_keys(sender)
+    if not candidates:
+        raise Untrusted(Reason.UNKNOWN_SENDER, f"{sender} is not on the roster")
     keys = next((each for each in candidates if is_headed_by(signed, kind, each)), candidates[0])
     verify_signed(signed, kind, keys)
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Final
 
 from varde.encoding import (
+    MAX_SECONDS,
     Json,
     JsonObject,
     decode_base64url,
@@ -88,8 +89,8 @@ def parse_document(payload: bytes) -> Document:
         id=parse_document_id(value["id"]),
         sender=parse_nation(value["from"]),
         to=_parse_recipients(value["to"]),
-        issued_at=require_integer(value["iat"], "iat"),
-        expires_at=require_integer(value["exp"], "exp"),
+        issued_at=require_integer(value["iat"], "iat", most=MAX_SECONDS),
+        expires_at=require_integer(value["exp"], "exp", most=MAX_SECONDS),
         roster=parse_roster_reference(value["roster"]),
         body=body,
     )
@@ -113,7 +114,7 @@ def check_not_expired(expires_at: int, now: int) -> None:
 
 def check_profile(value: Json) -> None:
     """``Malformed`` as ``WRONG_PROFILE`` unless this is the one version that exists; true is not 1."""
-    if value is not PROFILE and (isinstance(value, bool) or value != PROFILE):
+    if isinstance(value, bool) or value != PROFILE:
         raise Malformed("the version is not 1", Reason.WRONG_PROFILE)
 
 

@@ -19,9 +19,15 @@ JsonObject: TypeAlias = "dict[str, Json]"
 
 MAX_DEPTH: Final = 8
 MAX_INTEGER: Final = 2**53 - 1
+MAX_SECONDS: Final = 253_402_300_799
+"""The last second of the year 9999: no calendar that shows a later time would work."""
+MAX_MILLISECONDS: Final = MAX_SECONDS * 1000 + 999
 _MAX_INTEGER_DIGITS: Final = 16
 _SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
-_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
+# A backslash that is itself escaped does not begin an escape.
+_NUL_ESCAPE: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+# Base64url to base64; what belongs to base64 alone becomes a character that no decoder takes.
+_TO_BASE64: Final = bytes.maketrans(b"-_+/=", b"+/***")
 _DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
 
 
@@ -29,20 +35,14 @@ def parse_json(raw: bytes, *, limit: int) -> JsonObject:
     """Parse one JSON object from at most ``limit`` bytes of UTF-8.
 
     Refused, each as ``Malformed``: duplicate members, floats, NaN and infinities, integers of magnitude 2^53 or
-    more, lone surrogates, a byte-order mark, anything enclosed in more than ``MAX_DEPTH`` containers, and any top
-    value that is not an object.
+    more, lone surrogates, U+0000 (databases cannot keep it: such a document could be received and never recorded), a
+    byte-order mark, anything enclosed in more than ``MAX_DEPTH`` containers, and any top value that is not an object.
     """
     if len(raw) > limit:
         raise Malformed(f"{len(raw)} bytes where at most {limit} are allowed", Reason.OVERSIZE)
     try:
         text = raw.decode("utf-8")
-        value = json.loads(
-            text,
-            object_pairs_hook=_object_without_duplicates,
-            parse_float=_refuse_number,
-            parse_constant=_refuse_number,
-            parse_int=_bounded_integer,
-        )
+        value = _DECODER.decode(text)
     except UnicodeDecodeError as error:
         raise Malformed(f"not UTF-8 at byte {error.start}") from error
     except RecursionError as error:
@@ -52,14 +52,23 @@ def parse_json(raw: bytes, *, limit: int) -> JsonObject:
     if not isinstance(value, dict):
         raise Malformed("the top value is not an object")
     _check_depth(value)
-    if _SURROGATE_ESCAPE.search(text):
-        _check_surrogates(value)
+    if "\\u" in text:
+        _check_escapes(text, value)
     return value
 
 
 def format_json(value: Mapping[str, Json]) -> bytes:
-    """Compact JSON in the order given; the bytes are signed as they are, so no canonical form is needed."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    """Compact JSON in the order given; the bytes are signed as they are, so no canonical form is needed.
+
+    ``Malformed`` where a string has a lone surrogate or U+0000, which no reader would take.
+    """
+    text = _ENCODER.encode(value)
+    if _NUL_ESCAPE.search(text):
+        raise Malformed("a string has the character U+0000")
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise Malformed("a string has a lone surrogate") from error
 
 
 def encode_base64url(raw: bytes) -> str:
@@ -69,10 +78,15 @@ def encode_base64url(raw: bytes) -> str:
 
 def decode_base64url(text: Json, *, length: int | None = None) -> bytes:
     """The bytes of unpadded base64url in its one canonical form; ``length`` in bytes where it is fixed."""
-    if not isinstance(text, str) or _BASE64URL.fullmatch(text) is None or len(text) % 4 == 1:
-        raise Malformed("not base64url without padding")
-    raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    if encode_base64url(raw) != text:
+    if not isinstance(text, str):
+        raise Malformed("not a string of base64url")
+    try:
+        standard = text.encode("ascii").translate(_TO_BASE64)
+        raw = binascii.a2b_base64(standard + b"=" * (-len(text) % 4), strict_mode=True)
+    except (UnicodeEncodeError, binascii.Error) as error:
+        raise Malformed("not base64url without padding") from error
+    odd_characters = len(text) % 4
+    if odd_characters and encode_base64url(raw[1 - odd_characters :]) != text[-odd_characters:]:
         raise Malformed("base64url with non-zero trailing bits")
     if length is not None and len(raw) != length:
         raise Malformed(f"{len(raw)} bytes where {length} are required")
@@ -116,7 +130,7 @@ def exact_members(value: Json, members: frozenset[str], what: str) -> JsonObject
     if value.keys() != members:
         missing = ", ".join(sorted(members - value.keys()))
         unknown = ", ".join(sorted(value.keys() - members))
-        raise Malformed(f"{what}: missing [{missing}], unknown [{unknown[:200]}]")
+        raise Malformed(f"{what}: missing [{missing}], unknown [{unknown[:200]!r}]")
     return value
 
 
@@ -127,10 +141,10 @@ def require_string(value: Json, what: str, *, most: int = 256) -> str:
     return value
 
 
-def require_integer(value: Json, what: str) -> int:
-    """``value`` as a non-negative integer; a JSON true is not one."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise Malformed(f"{what} is not a non-negative integer")
+def require_integer(value: Json, what: str, *, most: int = MAX_INTEGER) -> int:
+    """``value`` as a non-negative integer of at most ``most``; a JSON true is not one."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise Malformed(f"{what} is not an integer from 0 to {most}")
     return value
 
 
@@ -177,8 +191,17 @@ def _items(value: Json) -> list[Json]:
     return value if isinstance(value, list) else []
 
 
-def _check_surrogates(top: JsonObject) -> None:
-    try:
-        json.dumps(top, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise Malformed("a string has a lone surrogate") from error
+def _check_escapes(text: str, top: JsonObject) -> None:
+    if _NUL_ESCAPE.search(text):
+        raise Malformed("a string has the character U+0000")
+    if _SURROGATE_ESCAPE.search(text):
+        format_json(top)
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_object_without_duplicates,
+    parse_float=_refuse_number,
+    parse_constant=_refuse_number,
+    parse_int=_bounded_integer,
+)
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)

@@ -7,8 +7,9 @@ writes the form; ``sealing`` closes and opens it. A relay sees from, to, id, lan
 from dataclasses import dataclass
 from typing import Final
 
-from varde.document import check_profile
+from varde.document import PROFILE, check_profile
 from varde.encoding import (
+    MAX_SECONDS,
     Json,
     decode_base64url,
     encode_base64url,
@@ -38,6 +39,11 @@ TAG_BYTES: Final = 16
 
 _MAX_HEADER_BYTES: Final = 2048
 _MEMBERS: Final = frozenset({"protected", "header", "encrypted_key", "iv", "ciphertext", "tag"})
+# What stands between the quotes is base64url: nothing needs to be escaped.
+_FORM: Final = (
+    '{{"protected":"{}","header":{{"ek":"{}"}},"encrypted_key":"{}","iv":"{}",'
+    '"ciphertext":"{}","tag":"{}"}}'
+)
 _PROFILE: Final = {"alg": "HPKE-9-KE", "enc": "A256GCM", "typ": "varde-envelope+json"}
 _HEADER_MEMBERS: Final = frozenset(
     {*_PROFILE, "v", "fed", "from", "to", "id", "lane", "exp", "seq", "kid"}
@@ -46,7 +52,7 @@ _HEADER_MEMBERS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class EnvelopeHeader:
-    """What the outside says; ``expires_at`` in Unix seconds, ``sequence`` counts from 1 per recipient."""
+    """What the outside says; ``expires_at`` in Unix seconds, ``sequence`` counts from 1 per recipient, 0 is unnumbered."""
 
     federation: FederationId
     sender: Nation
@@ -77,7 +83,7 @@ def format_protected(header: EnvelopeHeader) -> str:
         format_json(
             {
                 **_PROFILE,
-                "v": 1,
+                "v": PROFILE,
                 "fed": header.federation,
                 "from": header.sender,
                 "to": header.to,
@@ -93,23 +99,22 @@ def format_protected(header: EnvelopeHeader) -> str:
 
 def format_envelope(envelope: Envelope) -> bytes:
     """The bytes that travel."""
-    return format_json(
-        {
-            "protected": envelope.protected,
-            "header": {"ek": encode_base64url(envelope.encapsulated)},
-            "encrypted_key": encode_base64url(envelope.wrapped_key),
-            "iv": encode_base64url(envelope.iv),
-            "ciphertext": encode_base64url(envelope.ciphertext),
-            "tag": encode_base64url(envelope.tag),
-        }
-    )
+    return _FORM.format(
+        envelope.protected,
+        encode_base64url(envelope.encapsulated),
+        encode_base64url(envelope.wrapped_key),
+        encode_base64url(envelope.iv),
+        encode_base64url(envelope.ciphertext),
+        encode_base64url(envelope.tag),
+    ).encode()
 
 
 def parse_envelope(raw: bytes) -> Envelope:
     """``Malformed`` with ``OVERSIZE``, ``MALFORMED`` or ``WRONG_PROFILE`` unless ``raw`` has the one form.
 
     (1) size and strict JSON with exactly the members; (2) the protected header: the profile's constants first, then
-    each member; (3) the fixed lengths of encapsulated key, wrapped key, IV and tag, and a padded ciphertext.
+    each member; (3) the fixed lengths of encapsulated key, wrapped key, IV and tag, and a padded ciphertext; (4) no
+    byte more than needed, members in their order.
     """
     value = exact_members(parse_json(raw, limit=MAX_ENVELOPE_BYTES), _MEMBERS, "envelope")  # (1)
     header = _parse_protected(value["protected"])  # (2)
@@ -117,7 +122,7 @@ def parse_envelope(raw: bytes) -> Envelope:
     if not ciphertext or len(ciphertext) % PADDING_STEP_BYTES:
         raise Malformed(f"the ciphertext is not padded to {PADDING_STEP_BYTES} bytes")
     unprotected = exact_members(value["header"], frozenset({"ek"}), "unprotected header")
-    return Envelope(
+    envelope = Envelope(
         header=header,
         protected=str(value["protected"]),
         encapsulated=decode_base64url(unprotected["ek"], length=ENCAPSULATED_BYTES),
@@ -126,6 +131,11 @@ def parse_envelope(raw: bytes) -> Envelope:
         ciphertext=ciphertext,
         tag=decode_base64url(value["tag"], length=TAG_BYTES),
     )
+    texts = ("protected", "encrypted_key", "iv", "ciphertext", "tag")
+    protected, key, iv, text, tag = (value[each] for each in texts)
+    if _FORM.format(protected, unprotected["ek"], key, iv, text, tag).encode() != raw:  # (4)
+        raise Malformed("the envelope is not in its one form")
+    return envelope
 
 
 def _parse_protected(value: Json) -> EnvelopeHeader:
@@ -142,7 +152,7 @@ def _parse_protected(value: Json) -> EnvelopeHeader:
         to=parse_nation(header["to"]),
         id=parse_document_id(header["id"]),
         lane=parse_lane(header["lane"]),
-        expires_at=require_integer(header["exp"], "exp"),
+        expires_at=require_integer(header["exp"], "exp", most=MAX_SECONDS),
         sequence=require_integer(header["seq"], "seq"),
         kid=str(header["kid"]),
     )

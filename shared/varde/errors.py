@@ -49,16 +49,16 @@ class VardeError(Exception):
         self.detail = detail
 
 
-class Malformed(VardeError):  # noqa: N818 -- named for the state of the bytes, as a reader says it
+class Malformed(VardeError):
     """The bytes are not a valid encoding of anything."""
 
     def __init__(self, detail: str, reason: Reason = Reason.MALFORMED) -> None:
         super().__init__(reason, detail)
 
 
-class Untrusted(VardeError):  # noqa: N818
+class Untrusted(VardeError):
     """Well formed, but a signature, the roster or the log does not vouch for it."""
 
 
-class Refused(VardeError):  # noqa: N818
+class Refused(VardeError):
     """Well formed and genuine, but against the rules."""

@@ -3,12 +3,13 @@
 Protocol section 4.3. Every key has one purpose: message signing, voting (may stay offline), log, relay (NKey), TLS.
 """
 
+import base64
+import binascii
 import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from varde.checkpoint import parse_vkey
 from varde.encoding import (
     Json,
     JsonObject,
@@ -19,17 +20,26 @@ from varde.encoding import (
 )
 from varde.errors import Malformed, Reason
 from varde.identifiers import Nation, parse_nation
-from varde.keys import ED25519, ED25519_PUBLIC_BYTES, ML_DSA_65, ML_DSA_65_PUBLIC_BYTES, VerifyKeys
+from varde.keys import (
+    ED25519,
+    ED25519_PUBLIC_BYTES,
+    ML_DSA_65,
+    ML_DSA_65_PUBLIC_BYTES,
+    VerifyKeys,
+    check_ed25519_public,
+)
+from varde.note import parse_vkey
 
 _MEMBERS: Final = frozenset(
     {"nation", "standing", "name", "broker", "ca", "relay", "log", "signing", "voting"}
 )
 _BROKER: Final = re.compile(
-    r"tls://(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:]{2,39}\]):[1-9][0-9]{0,4}",
+    r"tls://(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:]{2,39}\]):([1-9][0-9]{0,4})",
     re.ASCII,
 )
-_NKEY_USER: Final = re.compile(r"U[A-Z2-7]{55}", re.ASCII)
+_NKEY_USER: Final = re.compile(r"U[A-D][A-Z2-7]{54}", re.ASCII)
 _MAX_CERTIFICATE_BYTES: Final = 4096
+_MAX_PORT: Final = 65535
 
 
 class Standing(StrEnum):
@@ -57,11 +67,11 @@ class Member:
     signing_keys: VerifyKeys
     voting_keys: VerifyKeys | None
 
-    def key_bytes(self) -> list[bytes | str]:
+    def key_bytes(self) -> list[bytes]:
         """Every public key of this seat, for the rule that none occurs twice."""
         pairs = [self.signing_keys, *([] if self.voting_keys is None else [self.voting_keys])]
         halves = [half for pair in pairs for half in (pair.ed25519, pair.ml_dsa_65)]
-        return [*halves, self.ca, self.relay, parse_vkey(self.log).public]
+        return [*halves, self.ca, nkey_public(self.relay), parse_vkey(self.log).public]
 
 
 def format_member(member: Member) -> JsonObject:
@@ -81,33 +91,53 @@ def format_member(member: Member) -> JsonObject:
 
 
 def parse_member(value: Json) -> Member:
-    """``Malformed`` as ``BAD_ROSTER`` for a wrong form, ``Untrusted`` as ``BAD_KEY`` for a weak key."""
+    """``Malformed`` (``BAD_ROSTER`` where a rule of the roster is broken), ``Untrusted`` as ``BAD_KEY`` for a weak key."""
     members = exact_members(value, _MEMBERS, "member")
-    standing, broker, relay = members["standing"], members["broker"], members["relay"]
+    standing = members["standing"]
     if standing not in tuple(Standing):
         raise Malformed("the standing is neither member nor observer", Reason.BAD_ROSTER)
-    if not isinstance(broker, str) or _BROKER.fullmatch(broker) is None:
-        raise Malformed("the broker is not tls://host:port", Reason.BAD_ROSTER)
-    if not isinstance(relay, str) or _NKEY_USER.fullmatch(relay) is None:
-        raise Malformed("the relay is not a public user NKey", Reason.BAD_ROSTER)
     if (standing == Standing.OBSERVER) != (members["voting"] is None):
         raise Malformed("members have voting keys, observers have none", Reason.BAD_ROSTER)
     ca = decode_base64url(members["ca"])
     if not 0 < len(ca) <= _MAX_CERTIFICATE_BYTES:
         raise Malformed("the CA certificate is empty or too large", Reason.BAD_ROSTER)
+    name = require_string(members["name"], "name", most=128)
+    if not name or not name.isprintable():
+        raise Malformed("a member's name is empty or not printable", Reason.BAD_ROSTER)
+    relay = require_string(members["relay"], "relay")
+    check_ed25519_public(nkey_public(relay))
     log = require_string(members["log"], "log")
     parse_vkey(log)
     return Member(
         nation=parse_nation(members["nation"]),
         standing=Standing(str(standing)),
-        name=require_string(members["name"], "name", most=128),
-        broker=broker,
+        name=name,
+        broker=_parse_broker(members["broker"]),
         ca=ca,
         relay=relay,
         log=log,
         signing_keys=_parse_keys(members["signing"]),
         voting_keys=None if members["voting"] is None else _parse_keys(members["voting"]),
     )
+
+
+def nkey_public(text: str) -> bytes:
+    """The 32 bytes of a public user NKey, its checksum verified.
+
+    A broker refuses its whole access file for one wrong NKey in it, so none may enter the roster.
+    """
+    raw = base64.b32decode(text) if _NKEY_USER.fullmatch(text) is not None else b""
+    if not raw or int.from_bytes(raw[-2:], "little") != binascii.crc_hqx(raw[:-2], 0):
+        raise Malformed("the relay is not a public user NKey", Reason.BAD_ROSTER)
+    return raw[1:-2]
+
+
+def _parse_broker(value: Json) -> str:
+    broker = require_string(value, "broker", most=300)
+    match = _BROKER.fullmatch(broker)
+    if match is None or int(match[1]) > _MAX_PORT:
+        raise Malformed("the broker is not tls://host:port", Reason.BAD_ROSTER)
+    return broker
 
 
 def _format_keys(keys: VerifyKeys) -> JsonObject:

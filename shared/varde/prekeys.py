@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from varde.encoding import (
+    MAX_SECONDS,
     Json,
     JsonObject,
     decode_base64url,
@@ -97,8 +98,8 @@ def _parse_dated(value: Json) -> DatedPrekey:
     prekey = Prekey(decode_base64url(members["pub"], length=PREKEY_PUBLIC_BYTES))
     if members["kid"] != prekey.kid:
         raise Untrusted(Reason.BAD_KEY, "a prekey's identifier is not computed from it")
-    not_before = require_integer(members["nbf"], "nbf")
-    expires_at = require_integer(members["exp"], "exp")
+    not_before = require_integer(members["nbf"], "nbf", most=MAX_SECONDS)
+    expires_at = require_integer(members["exp"], "exp", most=MAX_SECONDS)
     if not 0 < expires_at - not_before <= MAX_PREKEY_LIFE_SECONDS:
         raise Malformed("a prekey lives up to two days")
     return DatedPrekey(prekey, not_before, expires_at)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from varde.encoding import (
+    MAX_MILLISECONDS,
     Json,
     JsonObject,
     decode_base64url,
@@ -74,5 +75,5 @@ def _parse_receipted(value: Json) -> Receipted:
     return Receipted(
         id=parse_document_id(members["id"]),
         digest=str(members["digest"]),
-        at=require_integer(members["at"], "at"),
+        at=require_integer(members["at"], "at", most=MAX_MILLISECONDS),
     )

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from varde.document import RosterReference, check_profile
+from varde.document import MAX_SKEW_SECONDS, RosterReference, check_profile
 from varde.encoding import (
+    MAX_SECONDS,
     Json,
     JsonObject,
     decode_base64url,
@@ -122,7 +123,7 @@ class Trust:
         return roster
 
     def signing_keys(self, nation: Nation) -> tuple[VerifyKeys, ...]:
-        """Every signing key of a present, unsuspended member under an accepted roster, the newest first."""
+        """Every signing key of a nation under an accepted roster, the newest first; none for a stranger."""
         rosters = [
             self.current,
             *(self.earlier[each] for each in sorted(self.earlier, reverse=True)),
@@ -172,8 +173,8 @@ def parse_roster_payload(payload: bytes) -> Roster:
         raise Malformed("version 1, and no other, has neither fed nor prev", Reason.BAD_ROSTER)
     if not first:
         decode_base64url(value["prev"], length=32)
-    issued_at = require_integer(value["iat"], "iat")
-    expires_at = require_integer(value["exp"], "exp")
+    issued_at = require_integer(value["iat"], "iat", most=MAX_SECONDS)
+    expires_at = require_integer(value["exp"], "exp", most=MAX_SECONDS)
     if not 0 < expires_at - issued_at <= MAX_ROSTER_LIFE_SECONDS:
         raise Malformed("a roster lives up to 90 days", Reason.BAD_ROSTER)
     listed = [
@@ -235,8 +236,7 @@ def accept_genesis(voted: VotedRoster, fingerprint: FederationId) -> Roster:
     roster = parse_roster_payload(voted.payload)
     if roster.version != 1:  # (2)
         raise Untrusted(Reason.BAD_ROSTER, "a genesis roster has version 1")
-    voters = roster.voters()
-    missing = voters.keys() - _nations_voting(voted, voters)  # (3)
+    missing = roster.voters().keys() - nations_voting(voted, roster)  # (3)
     if missing:
         raise Untrusted(Reason.TOO_FEW_VOTES, f"no valid vote of {', '.join(sorted(missing))}")
     return roster
@@ -247,19 +247,22 @@ def accept_next(current: Roster, voted: VotedRoster, now: int) -> Roster:
 
     (1) same federation, the next version, linked to the current payload, not older than it and not from the future;
     (2) at most one member added, removed or changed; (3) the threshold of the current members' votes with their
-    current keys; (4) the threshold of the new members' votes with their new keys; (5) whoever is new or has a new
-    voting key voted with it. That a version has expired matters only to who uses it last.
+    current keys; (4) the threshold of the new members' votes with their new keys; (5) the member that is added or
+    changed voted itself, with its new keys: a seat's keys and addresses are its own to change, the others may only
+    remove it. That a version has expired matters only to who uses it last.
     """
     roster = parse_roster_payload(voted.payload)
     if roster.federation != current.federation:  # (1)
         raise Untrusted(Reason.WRONG_FEDERATION, "the roster is of another federation")
+    if roster.version == current.version and roster.hash != current.hash:
+        raise Untrusted(Reason.FORKED_ROSTER, f"there are two rosters {current.version}")
     if roster.version != current.version + 1:
         raise Untrusted(
             Reason.BAD_ROSTER, f"version {roster.version} does not follow {current.version}"
         )
     if roster.previous != current.hash:
         raise Untrusted(Reason.FORKED_ROSTER, "the roster does not link to the current one")
-    if not current.issued_at <= roster.issued_at <= now + GRACE_SECONDS:
+    if not current.issued_at <= roster.issued_at <= now + MAX_SKEW_SECONDS:
         raise Untrusted(
             Reason.BAD_ROSTER, "the roster is older than its predecessor, or from the future"
         )
@@ -268,18 +271,12 @@ def accept_next(current: Roster, voted: VotedRoster, now: int) -> Roster:
         raise Untrusted(
             Reason.BAD_ROSTER, f"more than one member changed: {', '.join(sorted(changed))}"
         )
-    old_voters, new_voters = current.voters(), roster.voters()
-    for voters in (old_voters, new_voters):  # (3) (4)
-        voting = _nations_voting(voted, voters)
-        if len(voting) < threshold(len(voters)):
-            raise Untrusted(
-                Reason.TOO_FEW_VOTES,
-                f"{len(voting)} of {threshold(len(voters))} votes ({', '.join(sorted(voting))})",
-            )
-    fresh = {each for each in new_voters if new_voters[each] != old_voters.get(each)}
-    if not fresh <= _nations_voting(voted, new_voters):  # (5)
+    _require_threshold(nations_voting(voted, current), current)  # (3)
+    voting = nations_voting(voted, roster)
+    _require_threshold(voting, roster)  # (4)
+    if not changed & roster.voters().keys() <= voting:  # (5)
         raise Untrusted(
-            Reason.TOO_FEW_VOTES, f"{', '.join(sorted(fresh))} did not vote with its own keys"
+            Reason.TOO_FEW_VOTES, f"{', '.join(sorted(changed))} did not vote with its own keys"
         )
     return roster
 
@@ -292,10 +289,7 @@ def changed_members(old: Roster, new: Roster) -> set[Nation]:
 
 def nations_voting(voted: VotedRoster, roster: Roster) -> set[Nation]:
     """Whose valid votes are there, by the voting keys of ``roster``."""
-    return _nations_voting(voted, roster.voters())
-
-
-def _nations_voting(voted: VotedRoster, voters: Mapping[Nation, VerifyKeys]) -> set[Nation]:
+    voters = roster.voters()
     encoded = encode_base64url(voted.payload)
     voting: set[Nation] = set()
     for vote in voted.votes:
@@ -309,6 +303,14 @@ def _nations_voting(voted: VotedRoster, voters: Mapping[Nation, VerifyKeys]) -> 
             continue
         voting.add(vote.nation)
     return voting
+
+
+def _require_threshold(voting: set[Nation], roster: Roster) -> None:
+    needed = threshold(len(roster.voters()))
+    if len(voting) < needed:
+        raise Untrusted(
+            Reason.TOO_FEW_VOTES, f"{len(voting)} of {needed} votes ({', '.join(sorted(voting))})"
+        )
 
 
 def _parse_vote(value: Json) -> Vote:

@@ -22,8 +22,9 @@ from varde.envelope import (
     format_envelope,
     format_protected,
 )
-from varde.errors import Reason, Refused, Untrusted
+from varde.errors import Malformed, Reason, Refused, Untrusted
 from varde.keys import Prekey, PrekeyPrivate
+from varde.signing import MAX_SIGNED_BYTES
 
 CONTENT_KEY_BYTES: Final = 32
 _SUITE: Final = Suite(KEM.MLKEM768_X25519, KDF.SHAKE256, AEAD.AES_256_GCM)
@@ -32,7 +33,13 @@ _SUITE: Final = Suite(KEM.MLKEM768_X25519, KDF.SHAKE256, AEAD.AES_256_GCM)
 def seal(
     plaintext: bytes, header: EnvelopeHeader, prekey: Prekey, *, content_key: bytes, iv: bytes
 ) -> bytes:
-    """The envelope's bytes. ``content_key`` (32 bytes) and ``iv`` (12) are fresh random bytes for each envelope."""
+    """The envelope's bytes. ``content_key`` (32 bytes) and ``iv`` (12) are fresh random bytes for each envelope.
+
+    ``Malformed`` as ``OVERSIZE`` where no recipient would take the plaintext; ``Refused`` as ``NO_PREKEY`` where the
+    header names another prekey.
+    """
+    if not 0 < len(plaintext) <= MAX_SIGNED_BYTES:
+        raise Malformed(f"a document of {len(plaintext)} bytes cannot be sealed", Reason.OVERSIZE)
     if header.kid != prekey.kid:
         raise Refused(Reason.NO_PREKEY, "the header names another prekey than the one sealed for")
     if len(content_key) != CONTENT_KEY_BYTES or len(iv) != IV_BYTES:

@@ -82,33 +82,36 @@ def sign(payload: bytes, kind: Kind, keys: SigningKeys) -> bytes:
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise Malformed(f"a document of {len(payload)} bytes is too large", Reason.OVERSIZE)
     encoded = encode_base64url(payload)
-    return format_json(
-        {"payload": encoded, "signatures": signatures_over(encoded, kind, keys, member=None)}
-    )
+    return _format(encoded, _sign_pair(encoded, kind, keys, member=None))
 
 
 def signatures_over(
     encoded_payload: str, kind: Kind, keys: SigningKeys, *, member: Nation | None
 ) -> list[Json]:
     """The two signature objects over a base64url payload; ``member`` is named in a vote's headers only."""
-    ed25519_header, ml_dsa_65_header = _headers(kind, keys.public, member)
-    ed25519 = keys.sign_ed25519(f"{ed25519_header}.{encoded_payload}".encode())
-    ml_dsa_65 = keys.sign_ml_dsa_65(f"{ml_dsa_65_header}.{encoded_payload}".encode())
+    pair = _sign_pair(encoded_payload, kind, keys, member=member)
     return [
-        {"protected": ed25519_header, "signature": encode_base64url(ed25519)},
-        {"protected": ml_dsa_65_header, "signature": encode_base64url(ml_dsa_65)},
+        {"protected": each.protected, "signature": encode_base64url(each.signature)}
+        for each in (pair.ed25519, pair.ml_dsa_65)
     ]
 
 
 def parse_signed(raw: bytes) -> Signed:
-    """``Malformed`` unless ``raw`` has the one form; white space after it (padding) is allowed."""
+    """``Malformed`` unless ``raw`` is the one form of these signatures over this payload.
+
+    (1) size, strict JSON, exact members; (2) the payload's size; (3) two signatures of the right lengths; (4) no byte
+    more than needed, members in their order: whoever carries a document cannot make another digest of it.
+    """
     value = exact_members(
         parse_json(raw, limit=MAX_SIGNED_BYTES), frozenset({"payload", "signatures"}), "document"
-    )
+    )  # (1)
     payload = decode_base64url(value["payload"])
-    if len(payload) > MAX_PAYLOAD_BYTES:
+    if len(payload) > MAX_PAYLOAD_BYTES:  # (2)
         raise Malformed(f"a document of {len(payload)} bytes is too large", Reason.OVERSIZE)
-    return Signed(str(value["payload"]), payload, parse_signatures(value["signatures"]))
+    signed = Signed(str(value["payload"]), payload, parse_signatures(value["signatures"]))  # (3)
+    if _format(signed.encoded_payload, signed.signatures) != raw:  # (4)
+        raise Malformed("the document is not in its one form")
+    return signed
 
 
 def parse_signatures(value: Json) -> SignaturePair:
@@ -167,6 +170,25 @@ def claimed_kind(signed: Signed) -> Kind:
         if typ == _typ(kind):
             return kind
     raise Malformed("the type of the document is unknown", Reason.WRONG_KIND)
+
+
+def _sign_pair(
+    encoded_payload: str, kind: Kind, keys: SigningKeys, *, member: Nation | None
+) -> SignaturePair:
+    ed25519, ml_dsa_65 = _headers(kind, keys.public, member)
+    return SignaturePair(
+        Signature(ed25519, keys.sign_ed25519(f"{ed25519}.{encoded_payload}".encode())),
+        Signature(ml_dsa_65, keys.sign_ml_dsa_65(f"{ml_dsa_65}.{encoded_payload}".encode())),
+    )
+
+
+def _format(encoded_payload: str, pair: SignaturePair) -> bytes:
+    # What stands between the quotes is base64url: nothing needs to be escaped.
+    signatures = ",".join(
+        f'{{"protected":"{each.protected}","signature":"{encode_base64url(each.signature)}"}}'
+        for each in (pair.ed25519, pair.ml_dsa_65)
+    )
+    return f'{{"payload":"{encoded_payload}","signatures":[{signatures}]}}'.encode()
 
 
 def _parse_signature(value: Json, length: int) -> Signature:

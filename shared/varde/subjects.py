@@ -1,4 +1,4 @@
-"""Names on the broker: streams, subjects, consumers, headers. Protocol section 8.
+"""Names on the broker: streams, subjects, consumers, headers. Protocol section 8.1.
 
 ``out.<TO>.<lane>`` on the sender's OUTBOX, ``in.<lane>.<FROM>`` on the recipient's INBOX. A peer may fetch from its
 own two durable consumers, ``<NATION>-urgent`` and ``<NATION>-routine``, and do nothing else.

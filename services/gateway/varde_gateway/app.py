@@ -13,7 +13,9 @@ import structlog
 import uvicorn
 import uvloop
 
+from varde.checkpoint import LogSigner
 from varde.identifiers import Lane, parse_federation_id, parse_nation
+from varde.note import parse_vkey
 from varde_gateway.broker_link import BrokerLink
 from varde_gateway.flow.bootstrap import take_bootstrap
 from varde_gateway.flow.desk import Desk, Policy
@@ -21,14 +23,14 @@ from varde_gateway.flow.inbox import run_inbox
 from varde_gateway.flow.notify import EventFeed
 from varde_gateway.flow.outbox import run_outbox
 from varde_gateway.flow.outgoing import Outgoing
-from varde_gateway.flow.overdue import run_overdue
+from varde_gateway.flow.overdue import run_forgetting, run_overdue
 from varde_gateway.flow.prekeys import load_prekeys, run_prekeys
 from varde_gateway.flow.rosters import load_trust, read_rosters_file, rosters_for_relay
 from varde_gateway.flow.trail import check_stored_log, run_checkpoints
 from varde_gateway.keyring import open_keystore
 from varde_gateway.settings import GatewaySettings
 from varde_gateway.store.database import migrate, open_database
-from varde_gateway.store.ledger import Ledger
+from varde_gateway.store.ledger import Event, Ledger
 from varde_gateway.telemetry import Metrics, set_up_logging
 from varde_gateway.web.factory import create_api
 
@@ -62,7 +64,7 @@ async def serve(settings: GatewaySettings) -> None:
         desk = Desk(
             nation=nation,
             keys=keyring.message,
-            log_keys=keyring.log,
+            log_signer=LogSigner(parse_vkey(trust.current.members[nation].log).name, keyring.log),
             trust=trust,
             ledger=ledger,
             outgoing=Outgoing(),
@@ -80,9 +82,7 @@ async def serve(settings: GatewaySettings) -> None:
         await take_bootstrap(desk, settings.home / "bootstrap.json")
         feed = EventFeed(ledger)
         metrics = Metrics()
-        ledger.listen(
-            lambda events: [metrics.count_event(event.kind, event.data) for event in events]
-        )
+        ledger.listen(lambda events: _count(metrics, events))
         broker = BrokerLink(
             nation=nation,
             url=settings.broker_url,
@@ -104,13 +104,16 @@ async def serve(settings: GatewaySettings) -> None:
                 timeout_graceful_shutdown=3,
             )
         )
-        _log.info("gateway starts", nation=nation, url=f"http://{settings.http_host}:{settings.http_port}")
+        _log.info(
+            "gateway starts", nation=nation, url=f"http://{settings.http_host}:{settings.http_port}"
+        )
         async with asyncio.TaskGroup() as workers:
             tasks = [
                 workers.create_task(run_outbox(desk, broker)),
                 *(workers.create_task(run_inbox(desk, broker, lane)) for lane in Lane),
                 workers.create_task(run_prekeys(desk)),
                 workers.create_task(run_overdue(desk)),
+                workers.create_task(run_forgetting(desk)),
                 workers.create_task(run_checkpoints(desk)),
             ]
             await _serve_until_stopped(server)
@@ -128,6 +131,11 @@ async def _serve_until_stopped(server: uvicorn.Server) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     await server.serve()
+
+
+def _count(metrics: Metrics, events: list[Event]) -> None:
+    for event in events:
+        metrics.count_event(event.kind, event.data)
 
 
 def _now_ms() -> int:

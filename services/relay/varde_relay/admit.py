@@ -18,8 +18,10 @@ from varde.subjects import inbox_subject
 from varde_relay.nats_link import LinkError
 from varde_relay.pull import Fetched
 
-MAY_PASS_LATER: Final = frozenset({Reason.NEWER_ROSTER, Reason.SUSPENDED_SENDER})
-"""Our next roster, or the end of a suspension, may make these good: the peer keeps them."""
+MAY_PASS_LATER: Final = frozenset(
+    {Reason.NEWER_ROSTER, Reason.SUSPENDED_SENDER, Reason.FROM_THE_FUTURE}
+)
+"""Our next roster, the end of a suspension, or a clock set right may make these good: the peer keeps them."""
 
 RETRY_REFUSED_SECONDS: Final = 5.0
 RETRY_STORE_SECONDS: Final = 1.0
@@ -104,7 +106,11 @@ async def carry(
     stored = (
         await inbox.publish_many(  # (2)
             [
-                (inbox_subject(decision.lane, decision.sender), each.raw, inbox_id(judge.link, each))
+                (
+                    inbox_subject(decision.lane, decision.sender),
+                    each.raw,
+                    inbox_id(judge.link, each),
+                )
                 for each, decision in admitted
             ]
         )

@@ -4,12 +4,13 @@ Protocol sections 8.1 and 8.3.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
 
 from varde_relay.access import ROSTER_GET, ROSTER_UPDATE
+from varde_relay.book import RosterBook
 from varde_relay.nats_link import Connection, Endpoint, LinkDown, LinkError, keep_connected
 from varde_relay.state import RelayState
 
@@ -31,13 +32,13 @@ class Home:
         state: RelayState,
         *,
         pause: Callable[[int], float],
-        take_rosters: Callable[[bytes], Awaitable[None]],
+        book: RosterBook,
     ) -> None:
-        """``take_rosters`` gets each answer and update of the gateway, unverified."""
+        """``book`` gets each answer and update of the gateway, and verifies it."""
         self._endpoint = endpoint
         self._state = state
         self._pause = pause
-        self._take_rosters = take_rosters
+        self._book = book
         self._connection: Connection | None = None
         self._up = asyncio.Event()
 
@@ -70,7 +71,7 @@ class Home:
         return await self._connection.publish_many(messages)
 
     async def _serve(self, connection: Connection) -> None:
-        await connection.subscribe(ROSTER_UPDATE, self._take_rosters)
+        await connection.subscribe(ROSTER_UPDATE, self._book.take)
         self._connection = connection
         self._state.home_connected = True
         self._state.home_error = ""
@@ -78,7 +79,9 @@ class Home:
         _log.info("home.up", url=self._endpoint.url)
         while True:
             try:
-                await self._take_rosters(await connection.request(ROSTER_GET, b""))
+                # The version that we have: the gateway need not tell what we know.
+                known = str(self._book.version).encode()
+                await self._book.take(await connection.request(ROSTER_GET, known))
             except LinkDown:
                 raise
             except LinkError as error:

@@ -1,173 +1,101 @@
-"""The links: one per peer, each pulling that peer's OUTBOX for ever, the urgent lane before the routine one.
+"""Which links there are: one per peer of the current roster that is not suspended, following every change.
 
-A link that is down, slow or hostile does not touch the others. What is pulled goes through ``admit``. Protocol
-section 8.1.
+A link that is down, slow or hostile does not touch the others. Protocol section 8.1.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
 
 import structlog
 
-from varde.admission import Refuse
-from varde.identifiers import Lane, Nation
-from varde.subjects import OUTBOX, peer_consumer
-from varde_relay.admit import MAY_PASS_LATER, Carry, Judge, carry
+from varde.identifiers import Nation
+from varde.roster import Trust
+from varde.subjects import reply_prefix
+from varde_relay.access import peers
+from varde_relay.admit import Judge
+from varde_relay.book import RosterBook
 from varde_relay.home import Home
-from varde_relay.nats_link import Connection, Endpoint, NothingThere, keep_connected
-from varde_relay.pull import Fetched, Pull
-from varde_relay.state import LinkState
-
-NOTHING_THERE_PAUSE_SECONDS: Final = 1.0
-"""A peer that has just begun makes our consumer a moment later."""
-
-NOT_STORED_PAUSE_SECONDS: Final = 0.5
+from varde_relay.link import Link, Pace
+from varde_relay.nats_link import Endpoint
+from varde_relay.state import LinkState, RelayState
 
 _log = structlog.get_logger("varde_relay.links")
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How much a fetch asks for at once, how long it waits for the first message, and the pause between connections."""
+def peer_endpoints(
+    trust: Trust, me: Nation, nkey_seed: str, overrides: Mapping[str, str]
+) -> dict[Nation, Endpoint]:
+    """How to reach each peer: its address and authority from the roster, or our own address for it.
 
-    batch: int
-    wait_seconds: float
-    pause: Callable[[int], float]
+    With our own address (a tunnel, a private line) the certificate must still name the host of the roster.
+    """
+    endpoints: dict[Nation, Endpoint] = {}
+    for peer in peers(trust, me):
+        member = trust.current.members[peer]
+        endpoints[peer] = Endpoint(
+            url=overrides.get(peer, member.broker),
+            server_name=host_of(member.broker),
+            ca=member.ca,
+            reply_prefix=reply_prefix(me),
+            client_name=f"varde relay {me}",
+            nkey_seed=nkey_seed,
+        )
+    return endpoints
 
 
-class Link:
-    """Our side of one peer's OUTBOX."""
+def host_of(url: str) -> str:
+    """The host of ``tls://host:port``, an IPv6 address without its brackets."""
+    return urlsplit(url).hostname or ""
+
+
+class Links:
+    """Begins and ends links as the roster and the suspensions say."""
 
     def __init__(
         self,
-        peer: Nation,
-        endpoint: Endpoint,
-        *,
-        judge: Judge,
+        me: Nation,
+        book: RosterBook,
         home: Home,
-        state: LinkState,
+        state: RelayState,
+        *,
+        nkey_seed: str,
+        overrides: Mapping[str, str],
         pace: Pace,
+        clock: Callable[[], float],
     ) -> None:
         """Nothing happens before ``run``."""
-        self._peer = peer
-        self._endpoint = endpoint
-        self._judge = judge
+        self._me = me
+        self._book = book
         self._home = home
         self._state = state
+        self._nkey_seed = nkey_seed
+        self._overrides = overrides
         self._pace = pace
-        self._urgent_drained = asyncio.Event()
+        self._clock = clock
+        self._running: dict[Nation, tuple[Endpoint, asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
-        """Keep the link up until cancelled; an error that nobody foresaw is logged and the link begins again."""
-        while True:
-            try:
-                await keep_connected(
-                    self._endpoint,
-                    self._drain,
-                    pause=self._pace.pause,
-                    on_refusal=self._hear_refusal,
-                    on_down=self._hear_down,
-                )
-            except Exception as error:  # noqa: BLE001 -- the outermost line of this worker
-                self._hear_down(repr(error))
-                _log.exception("link.failed", peer=self._peer)
-                await asyncio.sleep(self._pace.pause(1))
+        """Follow the roster until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._follow(await self._book.next_trust(), group)
 
-    async def _drain(self, connection: Connection) -> None:
-        pulls = {
-            lane: Pull(connection, OUTBOX, peer_consumer(self._judge.me, lane)) for lane in Lane
-        }
-        for pull in pulls.values():
-            await pull.bind()
-        self._hear_up()
-        self._urgent_drained.clear()
-        async with asyncio.TaskGroup() as lanes:
-            for lane, pull in pulls.items():
-                lanes.create_task(self._drain_lane(lane, pull))
+    async def _follow(self, trust: Trust, group: asyncio.TaskGroup) -> None:
+        wanted = peer_endpoints(trust, self._me, self._nkey_seed, self._overrides)
+        for peer, (endpoint, task) in [*self._running.items()]:
+            if wanted.get(peer) != endpoint:
+                task.cancel()
+                await asyncio.wait([task])
+                del self._running[peer], self._state.links[peer]
+                _log.info("link.ended", peer=peer)
+        for peer, endpoint in wanted.items():
+            if peer not in self._running:
+                link = self._make(peer, endpoint)
+                self._running[peer] = (endpoint, group.create_task(link.run()))
+                _log.info("link.begun", peer=peer, url=endpoint.url)
 
-    async def _drain_lane(self, lane: Lane, pull: Pull) -> None:
-        while True:
-            await self._home.wait_connected()
-            if lane is Lane.ROUTINE:
-                await self._urgent_drained.wait()
-            batch = await self._fetch(lane, pull)
-            self._state.heard_at = self._judge.clock()
-            if lane is Lane.URGENT and batch and batch[-1].pending:
-                self._urgent_drained.clear()
-            if batch:
-                await self._carry(lane, pull, batch)
-            if lane is Lane.URGENT and not (batch and batch[-1].pending):
-                self._urgent_drained.set()
-
-    async def _fetch(self, lane: Lane, pull: Pull) -> list[Fetched]:
-        # The first look at the urgent lane does not wait, so that the routine one may begin at once.
-        first = lane is Lane.URGENT and not self._urgent_drained.is_set()
-        try:
-            return await pull.fetch(self._pace.batch, 0 if first else self._pace.wait_seconds)
-        except NothingThere as error:
-            self._note_error(error.detail)
-            self._urgent_drained.set()
-            await asyncio.sleep(NOTHING_THERE_PAUSE_SECONDS)
-            return []
-
-    async def _carry(self, lane: Lane, pull: Pull, batch: Sequence[Fetched]) -> None:
-        state = self._state
-        state.fetched[lane] += len(batch)
-        state.lag[lane] = batch[-1].pending
-        state.age_seconds[lane] = max(0.0, self._judge.clock() - batch[-1].stored_at)
-        carried = await carry(batch, lane, judge=self._judge, inbox=self._home, source=pull)
-        not_stored = [each.not_stored for each in carried if each.not_stored is not None]
-        for each in carried:
-            self._count(lane, each)
-        if not_stored:
-            state.not_stored += len(not_stored)
-            _log.warning(
-                "inbox.not_stored",
-                peer=self._peer,
-                lane=lane.value,
-                messages=len(not_stored),
-                error=not_stored[0].detail,
-            )
-            await asyncio.sleep(NOT_STORED_PAUSE_SECONDS)
-
-    def _count(self, lane: Lane, carried: Carry) -> None:
-        decision = carried.decision
-        if isinstance(decision, Refuse):
-            later = decision.reason in MAY_PASS_LATER
-            (self._state.delayed if later else self._state.refused)[decision.reason] += 1
-            _log.warning(
-                "document.delayed" if later else "document.refused",
-                peer=self._peer,
-                lane=lane.value,
-                reason=decision.reason.value,
-                detail=decision.detail,
-                message_id=carried.fetched.message_id[:128],
-                bytes=len(carried.fetched.raw),
-            )
-        elif carried.not_stored is None:
-            self._state.admitted[lane] += 1
-
-    def _hear_up(self) -> None:
-        state = self._state
-        state.connected = True
-        state.connected_at = state.heard_at = self._judge.clock()
-        state.last_error = ""
-        _log.info("link.up", peer=self._peer, url=self._endpoint.url)
-
-    def _hear_down(self, detail: str) -> None:
-        if self._state.connected:
-            self._state.disconnections += 1
-        self._state.connected = False
-        self._note_error(detail)
-
-    def _hear_refusal(self, detail: str) -> None:
-        self._state.denied += 1
-        self._note_error(detail)
-
-    def _note_error(self, detail: str) -> None:
-        # A peer that stays away is one line in the log, not one per try.
-        if detail != self._state.last_error:
-            self._state.last_error = detail
-            _log.warning("link.trouble", peer=self._peer, url=self._endpoint.url, error=detail)
+    def _make(self, peer: Nation, endpoint: Endpoint) -> Link:
+        state = self._state.links.setdefault(peer, LinkState())
+        judge = Judge(self._me, peer, self._book.trust, self._clock)
+        return Link(peer, endpoint, judge=judge, home=self._home, state=state, pace=self._pace)

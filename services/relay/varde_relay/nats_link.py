@@ -43,19 +43,19 @@ class LinkError(Exception):
         self.detail = detail
 
 
-class LinkDown(LinkError):  # noqa: N818 -- named for the state of the link, as the log says it
+class LinkDown(LinkError):
     """The connection has ended, or could not be made."""
 
 
-class NothingThere(LinkError):  # noqa: N818
+class NothingThere(LinkError):
     """Connected, but the stream or the consumer does not exist."""
 
 
-class StreamFull(LinkError):  # noqa: N818
+class StreamFull(LinkError):
     """The stream refused a message because it is at its limit."""
 
 
-class NoAnswer(LinkError):  # noqa: N818
+class NoAnswer(LinkError):
     """The broker did not answer in time, or answered with another error."""
 
 
@@ -285,8 +285,8 @@ def _stored(answer: asyncio.Future[Msg]) -> LinkError | None:
         return error
     except ValueError:
         return NoAnswer("the broker's acknowledgement is not JSON")
-    error = said.get("error") if isinstance(said, dict) else {}
-    if error is None:
+    refusal = said.get("error") if isinstance(said, dict) else {}
+    if refusal is None:
         return None
-    code, detail = error.get("err_code"), str(error.get("description", "refused without a reason"))
-    return StreamFull(detail) if code == _STORE_FAILED else NoAnswer(detail)
+    detail = str(refusal.get("description", "refused without a reason"))
+    return StreamFull(detail) if refusal.get("err_code") == _STORE_FAILED else NoAnswer(detail)

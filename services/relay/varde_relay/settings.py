@@ -135,4 +135,5 @@ class Settings(BaseSettings):
 
 def load_settings(home: Path) -> Settings:
     """The settings of one home; pydantic's ``ValidationError`` names each wrong member."""
-    return Settings(home=home.resolve())  # type: ignore[call-arg] -- the rest comes from the file and the environment
+    # The rest comes from the file and the environment.
+    return Settings.model_validate({"home": home.resolve()})

@@ -30,12 +30,12 @@ from varde_gateway.flow.send import (
 )
 from varde_gateway.store.ledger import Transaction
 from varde_gateway.store.tables import (
-    AcknowledgementRow,
-    AlertRow,
-    DeliveryRow,
-    DocumentRow,
-    PeerPrekeysRow,
-    PeerRow,
+    acknowledgements_table,
+    alerts_table,
+    deliveries_table,
+    documents_table,
+    peer_prekeys_table,
+    peers_table,
 )
 
 Body: TypeAlias = Bulletin | Acknowledgement | Receipt | Prekeys
@@ -70,8 +70,8 @@ def record_accepted(tx: Transaction, desk: Desk, accepted: Accepted) -> None:
     opened, body = accepted.opened, accepted.body
     document = opened.document
     known = tx.connection.scalar(
-        select(DocumentRow.digest).where(  # type: ignore[call-overload]
-            DocumentRow.sender == document.sender, DocumentRow.id == document.id
+        select(documents_table.c.digest).where(
+            documents_table.c.sender == document.sender, documents_table.c.id == document.id
         )
     )
     if known == opened.digest:
@@ -88,7 +88,9 @@ def record_accepted(tx: Transaction, desk: Desk, accepted: Accepted) -> None:
     composed = Composed(opened.kind, lane, document, opened.raw, opened.digest)
     record_document(tx, composed)
     tx.connection.execute(
-        update(PeerRow).where(PeerRow.nation == document.sender).values(last_heard_at=tx.now)  # type: ignore[arg-type]
+        update(peers_table)
+        .where(peers_table.c.nation == document.sender)
+        .values(last_heard_at=tx.now)
     )
     match body:
         case Bulletin():
@@ -119,7 +121,7 @@ def record_refusal(tx: Transaction, link: Nation, rejection: Rejection) -> None:
 def _record_alert(tx: Transaction, desk: Desk, composed: Composed, bulletin: Bulletin) -> None:
     sender = composed.document.sender
     serial = tx.event("alert", describe_alert(composed, bulletin, "received"))
-    record_alert(tx, composed, bulletin, "in", "received", sender, serial, desk)
+    record_alert(tx, desk, composed, bulletin, direction="in", author=sender, serial=serial)
     tx.audit(
         AuditKind.RECEIVED,
         sender,
@@ -134,13 +136,17 @@ def _record_acknowledgement(
 ) -> None:
     nation = composed.document.sender
     alert = tx.connection.execute(
-        select(AlertRow.sender, AlertRow.recipients)  # type: ignore[call-overload]
+        select(alerts_table.c.sender, alerts_table.c.recipients)
         .join(
-            DocumentRow,
-            and_(DocumentRow.sender == AlertRow.sender, DocumentRow.id == AlertRow.id),  # type: ignore[arg-type]
+            documents_table,
+            and_(
+                documents_table.c.sender == alerts_table.c.sender,
+                documents_table.c.id == alerts_table.c.id,
+            ),
         )
         .where(
-            AlertRow.id == acknowledgement.document, DocumentRow.digest == acknowledgement.digest
+            alerts_table.c.id == acknowledgement.document,
+            documents_table.c.digest == acknowledgement.digest,
         )
     ).one_or_none()
     subjects = [("document", acknowledgement.document), ("acknowledgement", composed.document.id)]
@@ -168,7 +174,7 @@ def record_acknowledgement_row(
 ) -> JsonObject:
     """Keep an officer's answer and announce it; returns what the API says of it."""
     tx.connection.execute(
-        insert(AcknowledgementRow),
+        insert(acknowledgements_table),
         {
             "nation": composed.document.sender,
             "id": composed.document.id,
@@ -199,8 +205,8 @@ def _record_receipt(tx: Transaction, desk: Desk, composed: Composed, receipt: Re
     kinds = {
         row.id: row
         for row in tx.connection.execute(
-            select(DocumentRow.id, DocumentRow.digest, DocumentRow.kind).where(  # type: ignore[call-overload]
-                DocumentRow.sender == desk.nation, DocumentRow.id.in_(ids)
+            select(documents_table.c.id, documents_table.c.digest, documents_table.c.kind).where(
+                documents_table.c.sender == desk.nation, documents_table.c.id.in_(ids)
             )
         )
     }
@@ -228,23 +234,23 @@ def _advance(tx: Transaction, document: str, nation: str, state: str, evidence: 
     """Move a delivery forward, never backwards; any word of the recipient proves that it has the document."""
     earlier = _ORDER[: _ORDER.index(state)]
     reached = {
-        "delivered": DeliveryRow.delivered_at,
-        "displayed": DeliveryRow.displayed_at,
-        "acknowledged": DeliveryRow.acknowledged_at,
+        "delivered": deliveries_table.c.delivered_at,
+        "displayed": deliveries_table.c.displayed_at,
+        "acknowledged": deliveries_table.c.acknowledged_at,
     }
     values: dict[str, object] = {
-        column.key: case((column.is_(None), tx.now), else_=column)  # type: ignore[union-attr]
+        column.key: case((column.is_(None), tx.now), else_=column)
         for name, column in reached.items()
         if name in ("delivered", state)
     }
     values["state"] = case(
-        (DeliveryRow.state.in_((*earlier, "failed")), state), else_=DeliveryRow.state
-    )  # type: ignore[attr-defined]
+        (deliveries_table.c.state.in_((*earlier, "failed")), state), else_=deliveries_table.c.state
+    )
     if state == "delivered":
         values["receipt_id"] = evidence
     changed = tx.connection.execute(
-        update(DeliveryRow)
-        .where(DeliveryRow.document_id == document, DeliveryRow.recipient == nation)  # type: ignore[arg-type]
+        update(deliveries_table)
+        .where(deliveries_table.c.document_id == document, deliveries_table.c.recipient == nation)
         .values(open=False, last_error=None, **values)
     )
     return changed.rowcount > 0
@@ -253,7 +259,7 @@ def _advance(tx: Transaction, document: str, nation: str, state: str, evidence: 
 def _record_prekeys(tx: Transaction, desk: Desk, composed: Composed, prekeys: Prekeys) -> None:
     nation = composed.document.sender
     known = tx.connection.scalar(
-        select(PeerPrekeysRow.sequence).where(PeerPrekeysRow.nation == nation)  # type: ignore[call-overload]
+        select(peer_prekeys_table.c.sequence).where(peer_prekeys_table.c.nation == nation)
     )
     subjects = [("document", composed.document.id), ("digest", composed.digest)]
     if known is not None and prekeys.sequence <= known:
@@ -268,10 +274,10 @@ def _record_prekeys(tx: Transaction, desk: Desk, composed: Composed, prekeys: Pr
         "received_at": tx.now,
     }
     if known is None:
-        tx.connection.execute(insert(PeerPrekeysRow), row)
+        tx.connection.execute(insert(peer_prekeys_table), row)
     else:
         tx.connection.execute(
-            update(PeerPrekeysRow).where(PeerPrekeysRow.nation == nation).values(**row)  # type: ignore[arg-type]
+            update(peer_prekeys_table).where(peer_prekeys_table.c.nation == nation).values(**row)
         )
     tx.audit(AuditKind.PREKEYS_ACCEPTED, nation, subjects, f"sequence {prekeys.sequence}")
     adopt_peer_prekeys(tx, desk, Nation(nation), prekeys)

@@ -3,7 +3,7 @@
 It goes to the sender, and to every recipient where the sender asked for that.
 """
 
-from sqlalchemy import Connection, Row, and_, select
+from sqlalchemy import Connection, and_, select
 
 from varde.acknowledgement import Acknowledgement, Response, format_acknowledgement
 from varde.auditlog import AuditKind
@@ -17,7 +17,7 @@ from varde_gateway.flow.faults import Conflict, NotFound
 from varde_gateway.flow.idempotency import Claim, once
 from varde_gateway.flow.send import queue_deliveries, record_document
 from varde_gateway.store.ledger import Transaction
-from varde_gateway.store.tables import AlertRow, DocumentRow
+from varde_gateway.store.tables import AnyRow, alerts_table, documents_table
 
 ACKNOWLEDGEMENT_LIFE_SECONDS = 7 * 24 * 3600
 
@@ -79,25 +79,26 @@ async def acknowledge(
     return await desk.ledger.write(record)
 
 
-def _find(
-    connection: Connection, alert_id: str, sender: Nation | None
-) -> Row[tuple[object, ...]] | None:
+def _find(connection: Connection, alert_id: str, sender: Nation | None) -> AnyRow | None:
     query = (
-        select(  # type: ignore[call-overload]
-            AlertRow.id,
-            AlertRow.sender,
-            AlertRow.recipients,
-            AlertRow.answers_to_all,
-            DocumentRow.digest,
+        select(
+            alerts_table.c.id,
+            alerts_table.c.sender,
+            alerts_table.c.recipients,
+            alerts_table.c.answers_to_all,
+            documents_table.c.digest,
         )
         .join(
-            DocumentRow,
-            and_(DocumentRow.sender == AlertRow.sender, DocumentRow.id == AlertRow.id),  # type: ignore[arg-type]
+            documents_table,
+            and_(
+                documents_table.c.sender == alerts_table.c.sender,
+                documents_table.c.id == alerts_table.c.id,
+            ),
         )
-        .where(AlertRow.id == alert_id)
-        .order_by(AlertRow.serial)
+        .where(alerts_table.c.id == alert_id)
+        .order_by(alerts_table.c.serial)
         .limit(1)
     )
     if sender is not None:
-        query = query.where(AlertRow.sender == sender)
+        query = query.where(alerts_table.c.sender == sender)
     return connection.execute(query).one_or_none()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
+from varde.checkpoint import LogSigner
 from varde.identifiers import DocumentId, Nation, document_id
 from varde.keys import PrekeyPrivate, SigningKeys
 from varde.prekeys import DatedPrekey
@@ -46,7 +47,7 @@ class Desk:
 
     nation: Nation
     keys: SigningKeys
-    log_keys: LogKeys
+    log_signer: LogSigner
     trust: Trust
     ledger: Ledger
     outgoing: Outgoing

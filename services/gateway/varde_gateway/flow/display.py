@@ -10,7 +10,7 @@ from varde_gateway.flow.compose import compose
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.send import queue_deliveries, record_document
 from varde_gateway.store.ledger import Transaction
-from varde_gateway.store.tables import AlertRow, DocumentRow
+from varde_gateway.store.tables import alerts_table, documents_table
 
 RECEIPT_LIFE_SECONDS = 7 * 24 * 3600
 
@@ -21,15 +21,18 @@ async def note_displayed(desk: Desk, sender: Nation, alert_id: str, officer: str
         return
     digest = await desk.ledger.read(
         lambda connection: connection.scalar(
-            select(DocumentRow.digest)  # type: ignore[call-overload]
+            select(documents_table.c.digest)
             .join(
-                AlertRow,
-                and_(DocumentRow.sender == AlertRow.sender, DocumentRow.id == AlertRow.id),  # type: ignore[arg-type]
+                alerts_table,
+                and_(
+                    documents_table.c.sender == alerts_table.c.sender,
+                    documents_table.c.id == alerts_table.c.id,
+                ),
             )
             .where(
-                AlertRow.sender == sender,
-                AlertRow.id == alert_id,
-                AlertRow.displayed_at.is_(None),  # type: ignore[union-attr]
+                alerts_table.c.sender == sender,
+                alerts_table.c.id == alert_id,
+                alerts_table.c.displayed_at.is_(None),
             )
         )
     )
@@ -47,11 +50,11 @@ async def note_displayed(desk: Desk, sender: Nation, alert_id: str, officer: str
 
     def record(tx: Transaction) -> None:
         first = tx.connection.execute(
-            update(AlertRow)
+            update(alerts_table)
             .where(
-                AlertRow.sender == sender,  # type: ignore[arg-type]
-                AlertRow.id == alert_id,  # type: ignore[arg-type]
-                AlertRow.displayed_at.is_(None),  # type: ignore[union-attr]
+                alerts_table.c.sender == sender,
+                alerts_table.c.id == alert_id,
+                alerts_table.c.displayed_at.is_(None),
             )
             .values(displayed_at=tx.now)
         )

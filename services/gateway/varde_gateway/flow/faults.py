@@ -1,7 +1,7 @@
 """What a use case may answer instead of its result. The HTTP status of each stands in ``web/errors.py`` alone."""
 
 
-class FlowFault(Exception):  # noqa: N818 -- the root of the faults below, each named for what happened
+class FlowFault(Exception):
     """Something that the caller must hear about; ``detail`` says what happened and what to do."""
 
     def __init__(self, detail: str) -> None:

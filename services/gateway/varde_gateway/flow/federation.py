@@ -6,7 +6,7 @@ from varde.encoding import Json, JsonObject
 from varde.prekeys import choose_prekey
 from varde_gateway.flow.desk import Desk
 from varde_gateway.store.alerts import rfc3339
-from varde_gateway.store.tables import DeliveryRow, PeerRow
+from varde_gateway.store.tables import deliveries_table, peers_table
 
 
 async def describe_federation(desk: Desk) -> JsonObject:
@@ -57,18 +57,18 @@ def _peers(
 ) -> tuple[dict[str, int | None], dict[str, tuple[int, int]]]:
     heard = {
         row.nation: row.last_heard_at
-        for row in connection.execute(select(PeerRow.nation, PeerRow.last_heard_at))  # type: ignore[call-overload]
+        for row in connection.execute(select(peers_table.c.nation, peers_table.c.last_heard_at))
     }
     waiting = {
-        row.recipient: (row.count, row.oldest)
-        for row in connection.execute(
-            select(  # type: ignore[call-overload]
-                DeliveryRow.recipient,
-                func.count().label("count"),
-                func.min(DeliveryRow.queued_at).label("oldest"),
+        nation: (count, oldest)
+        for nation, count, oldest in connection.execute(
+            select(
+                deliveries_table.c.recipient,
+                func.count(),
+                func.min(deliveries_table.c.queued_at),
             )
-            .where(DeliveryRow.open)
-            .group_by(DeliveryRow.recipient)
+            .where(deliveries_table.c.open)
+            .group_by(deliveries_table.c.recipient)
         )
     }
     return heard, waiting

@@ -13,7 +13,7 @@ from sqlalchemy import delete, insert, select
 from varde.encoding import JsonObject
 from varde_gateway.flow.faults import Conflict
 from varde_gateway.store.ledger import Transaction
-from varde_gateway.store.tables import IdempotencyRow
+from varde_gateway.store.tables import idempotency_table
 
 KEPT_MILLISECONDS: Final = 24 * 3600 * 1000
 
@@ -32,8 +32,8 @@ def once(tx: Transaction, claim: Claim | None, act: Callable[[], JsonObject]) ->
     if claim is None:
         return act()
     earlier = tx.connection.execute(
-        select(IdempotencyRow.request_digest, IdempotencyRow.answer).where(  # type: ignore[call-overload]
-            IdempotencyRow.owner == claim.owner, IdempotencyRow.key == claim.key
+        select(idempotency_table.c.request_digest, idempotency_table.c.answer).where(
+            idempotency_table.c.owner == claim.owner, idempotency_table.c.key == claim.key
         )
     ).one_or_none()
     if earlier is not None:
@@ -45,7 +45,7 @@ def once(tx: Transaction, claim: Claim | None, act: Callable[[], JsonObject]) ->
         return answer
     answer = act()
     tx.connection.execute(
-        insert(IdempotencyRow),
+        insert(idempotency_table),
         {
             "owner": claim.owner,
             "key": claim.key,
@@ -60,5 +60,5 @@ def once(tx: Transaction, claim: Claim | None, act: Callable[[], JsonObject]) ->
 def forget_old_answers(tx: Transaction) -> None:
     """Delete what was kept for longer than ``KEPT_MILLISECONDS``."""
     tx.connection.execute(
-        delete(IdempotencyRow).where(IdempotencyRow.at < tx.now - KEPT_MILLISECONDS)  # type: ignore[arg-type]
+        delete(idempotency_table).where(idempotency_table.c.at < tx.now - KEPT_MILLISECONDS)
     )

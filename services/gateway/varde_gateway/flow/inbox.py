@@ -22,12 +22,14 @@ from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.outbox import UNRECEIPTED_KINDS
 from varde_gateway.flow.ports import Broker, BrokerError, Carried
 from varde_gateway.flow.send import queue_deliveries, record_document
+from varde_gateway.flow.worker import repeat
 from varde_gateway.store.ledger import Transaction
 
 BATCH: Final = 64
 WAIT_SECONDS: Final = 5.0
 RECEIPT_LIFE_SECONDS: Final = 7 * 24 * 3600
 RETRY_SECONDS: Final = 5.0
+BROKER_PAUSE_SECONDS: Final = 1.0
 PASSING_REASONS: Final = frozenset({Reason.NEWER_ROSTER, Reason.FROM_THE_FUTURE})
 """Refusals that time may heal: the roster is on its way, or a clock is wrong."""
 
@@ -42,18 +44,19 @@ class _Judged:
 
 async def run_inbox(desk: Desk, broker: Broker, lane: Lane) -> None:
     """Take in one lane for ever."""
-    while True:
+
+    async def one_round() -> None:
+        await broker.wait_connected()
         try:
-            await broker.wait_connected()
             batch = await broker.fetch(lane, BATCH, WAIT_SECONDS)
-            if batch:
-                await take_in(desk, batch)
         except BrokerError as error:
             _log.warning("inbox waits for the broker", lane=lane.value, detail=error.detail)
-            await asyncio.sleep(1)
-        except Exception:
-            _log.exception("inbox round failed", lane=lane.value)
-            await asyncio.sleep(1)
+            await asyncio.sleep(BROKER_PAUSE_SECONDS)
+            return
+        if batch:
+            await take_in(desk, batch)
+
+    await repeat(f"inbox-{lane.value}", one_round, pause_seconds=0)
 
 
 async def take_in(desk: Desk, batch: Sequence[Carried]) -> None:

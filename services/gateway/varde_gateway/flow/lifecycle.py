@@ -7,7 +7,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, select
 
 from varde.alert import Alert, parse_alert
 from varde.bulletin import parse_tlp
@@ -15,11 +15,12 @@ from varde.capcodes import MsgType
 from varde.encoding import JsonObject
 from varde.errors import Malformed
 from varde.identifiers import parse_nation
+from varde.segment import format_cap_time
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import Conflict, Invalid, NotFound
 from varde_gateway.flow.idempotency import Claim
 from varde_gateway.flow.send import Order, send_alert
-from varde_gateway.store.tables import AlertRow
+from varde_gateway.store.tables import AnyRow, alerts_table
 
 _FINAL_STATES = frozenset({"updated", "cancelled"})
 
@@ -41,7 +42,7 @@ async def update_alert(
         merged = parse_alert({**json.loads(original.body), **changes})
     except Malformed as error:
         raise Invalid(f"The update is not a valid CAP 1.2 alert: {error.detail}.") from error
-    return await _send_successor(desk, original, merged, MsgType.UPDATE, author, claim)
+    return await _send_successor(desk, original, merged, MsgType.UPDATE, author=author, claim=claim)
 
 
 async def cancel_alert(
@@ -50,14 +51,17 @@ async def cancel_alert(
     """Send a Cancel of our alert, with the reason as its note."""
     original = await _own_alert(desk, alert_id)
     cancelled = replace(parse_alert(json.loads(original.body)), note=note or None)
-    return await _send_successor(desk, original, cancelled, MsgType.CANCEL, author, claim)
+    return await _send_successor(
+        desk, original, cancelled, MsgType.CANCEL, author=author, claim=claim
+    )
 
 
 async def _send_successor(
     desk: Desk,
-    original: Row[tuple[object, ...]],
+    original: AnyRow,
     alert: Alert,
     message_type: MsgType,
+    *,
     author: str,
     claim: Claim | None,
 ) -> JsonObject:
@@ -68,7 +72,7 @@ async def _send_successor(
     successor = replace(
         alert,
         identifier=document_id,
-        sent=f"{datetime.fromtimestamp(desk.now(), UTC):%Y-%m-%dT%H:%M:%S}-00:00",
+        sent=format_cap_time(datetime.fromtimestamp(desk.now(), UTC)),
         msg_type=message_type,
         references=references,
     )
@@ -81,7 +85,7 @@ async def _send_successor(
     return await send_alert(desk, order, author=author, document_id=document_id, claim=claim)
 
 
-async def _own_alert(desk: Desk, alert_id: str) -> Row[tuple[object, ...]]:
+async def _own_alert(desk: Desk, alert_id: str) -> AnyRow:
     row = await desk.ledger.read(lambda connection: _find(connection, desk.nation, alert_id))
     if row is None:
         raise NotFound(f"This node has sent no alert {alert_id}.")
@@ -90,7 +94,7 @@ async def _own_alert(desk: Desk, alert_id: str) -> Row[tuple[object, ...]]:
     return row
 
 
-def _find(connection: Connection, own: str, alert_id: str) -> Row[tuple[object, ...]] | None:
+def _find(connection: Connection, own: str, alert_id: str) -> AnyRow | None:
     return connection.execute(
-        select(AlertRow.__table__).where(AlertRow.sender == own, AlertRow.id == alert_id)  # type: ignore[attr-defined]
+        select(alerts_table).where(alerts_table.c.sender == own, alerts_table.c.id == alert_id)
     ).one_or_none()

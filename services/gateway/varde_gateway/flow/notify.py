@@ -12,7 +12,7 @@ from typing import Final
 from sqlalchemy import Connection, delete, func, select
 
 from varde_gateway.store.ledger import Event, Ledger, Transaction
-from varde_gateway.store.tables import EventRow
+from varde_gateway.store.tables import events_table
 
 PAGE: Final = 500
 KEPT_MILLISECONDS: Final = 7 * 24 * 3600 * 1000
@@ -31,7 +31,7 @@ class EventFeed:
     async def newest_id(self) -> int:
         """The id of the newest event; 0 where there is none."""
         return await self._ledger.read(
-            lambda connection: connection.scalar(select(func.max(EventRow.id))) or 0
+            lambda connection: connection.scalar(select(func.max(events_table.c.id))) or 0
         )
 
     async def follow(self, after: int | None) -> AsyncIterator[Event | None]:
@@ -66,15 +66,17 @@ class EventFeed:
 
 def forget_old_events(tx: Transaction) -> None:
     """Delete events that nobody can resume from any more."""
-    tx.connection.execute(delete(EventRow).where(EventRow.at < tx.now - KEPT_MILLISECONDS))  # type: ignore[arg-type]
+    tx.connection.execute(
+        delete(events_table).where(events_table.c.at < tx.now - KEPT_MILLISECONDS)
+    )
 
 
 def _page_after(last: int) -> Callable[[Connection], list[Event]]:
     def query(connection: Connection) -> list[Event]:
         rows = connection.execute(
-            select(EventRow.id, EventRow.kind, EventRow.at, EventRow.data)  # type: ignore[call-overload]
-            .where(EventRow.id > last)
-            .order_by(EventRow.id)
+            select(events_table.c.id, events_table.c.kind, events_table.c.at, events_table.c.data)
+            .where(events_table.c.id > last)
+            .order_by(events_table.c.id)
             .limit(PAGE)
         )
         return [Event(row.id, row.kind, row.at, json.loads(row.data)) for row in rows]

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
-from sqlalchemy import Connection, Row, and_, bindparam, case, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, case, or_, select, update
 
 from varde.auditlog import AuditKind
 from varde.envelope import IV_BYTES, EnvelopeHeader
@@ -23,8 +22,9 @@ from varde.subjects import message_id, outbox_subject
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.outgoing import Job
 from varde_gateway.flow.ports import Broker, BrokerError
+from varde_gateway.flow.worker import repeat
 from varde_gateway.store.ledger import Transaction
-from varde_gateway.store.tables import DeliveryRow, DocumentRow
+from varde_gateway.store.tables import AnyRow, deliveries_table, documents_table
 
 BATCH: Final = 64
 SWEEP_SECONDS: Final = 1.0
@@ -32,8 +32,6 @@ MAX_BACKOFF_SECONDS: Final = 300
 UNRECEIPTED_KINDS: Final = frozenset({Kind.RECEIPT, Kind.HEARTBEAT, Kind.CHECKPOINT})
 """A receipt for a receipt would never end; a lost one is asked for by the document coming again."""
 NO_LIVE_PREKEY: Final = "no live prekey"
-
-_log = structlog.get_logger("outbox")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +42,22 @@ class _Sealed:
 
 
 async def run_outbox(desk: Desk, broker: Broker) -> None:
-    """Deliver for ever. Start it once; it survives a broker that is away."""
-    await _reopen_everything(desk)
-    sweep_due = 0.0
+    """Deliver for ever; survives a broker that is away."""
+    await _reopen_queued(desk)
     loop = asyncio.get_running_loop()
-    while True:
-        try:
-            await broker.wait_connected()
-            if loop.time() >= sweep_due:
-                await sweep(desk, broker)
-                sweep_due = loop.time() + SWEEP_SECONDS
-            jobs = await desk.outgoing.take(BATCH, SWEEP_SECONDS)
-            if jobs:
-                await deliver(desk, broker, jobs)
-        except Exception:
-            _log.exception("outbox round failed")
-            await asyncio.sleep(SWEEP_SECONDS)
+    sweep_due = loop.time()
+
+    async def one_round() -> None:
+        nonlocal sweep_due
+        await broker.wait_connected()
+        if loop.time() >= sweep_due:
+            await sweep(desk, broker)
+            sweep_due = loop.time() + SWEEP_SECONDS
+        jobs = await desk.outgoing.take(BATCH, SWEEP_SECONDS)
+        if jobs:
+            await deliver(desk, broker, jobs)
+
+    await repeat("outbox", one_round, pause_seconds=0)
 
 
 async def deliver(desk: Desk, broker: Broker, jobs: Sequence[Job]) -> None:
@@ -98,8 +96,8 @@ async def sweep(desk: Desk, broker: Broker) -> None:
     expired = [row for row in due if row.expires_at * 1000 <= now]
     if expired:
         await desk.ledger.write(lambda tx: _give_up(tx, expired))
-    held: list[Row[tuple[object, ...]]] = []
-    retry: list[Row[tuple[object, ...]]] = []
+    held: list[AnyRow] = []
+    retry: list[AnyRow] = []
     backlog: dict[tuple[str, str], int] = {}
     for row in due:
         if row.expires_at * 1000 <= now:
@@ -169,19 +167,23 @@ def _record_outcomes(
             row |= {"failure": failure, "following": tx.now + desk.policy.retry_seconds * 1000}
             kept.append(row)
     this_delivery = and_(
-        DeliveryRow.document_id == bindparam("key_document"),  # type: ignore[arg-type]
-        DeliveryRow.recipient == bindparam("key_recipient"),  # type: ignore[arg-type]
+        deliveries_table.c.document_id == bindparam("key_document"),
+        deliveries_table.c.recipient == bindparam("key_recipient"),
     )
     if sent:
         # The receipt may have overtaken this record: a state never goes backwards, an open delivery may close.
         tx.connection.execute(
-            update(DeliveryRow)
+            update(deliveries_table)
             .where(this_delivery)
             .values(
-                state=case((DeliveryRow.state == "queued", "sent"), else_=DeliveryRow.state),  # type: ignore[arg-type]
-                open=and_(DeliveryRow.open, bindparam("still_open")),  # type: ignore[arg-type]
-                sent_at=case((DeliveryRow.sent_at.is_(None), tx.now), else_=DeliveryRow.sent_at),  # type: ignore[union-attr]
-                attempts=DeliveryRow.attempts + 1,
+                state=case(
+                    (deliveries_table.c.state == "queued", "sent"), else_=deliveries_table.c.state
+                ),
+                open=and_(deliveries_table.c.open, bindparam("still_open")),
+                sent_at=case(
+                    (deliveries_table.c.sent_at.is_(None), tx.now), else_=deliveries_table.c.sent_at
+                ),
+                attempts=deliveries_table.c.attempts + 1,
                 next_attempt_at=bindparam("following"),
                 stale_prekey=bindparam("stale"),
                 last_error=None,
@@ -193,48 +195,51 @@ def _record_outcomes(
                 tx.event("delivery", {"id": job.document, "to": job.recipient, "state": "sent"})
     if kept:
         tx.connection.execute(
-            update(DeliveryRow)
+            update(deliveries_table)
             .where(this_delivery)
             .values(last_error=bindparam("failure"), next_attempt_at=bindparam("following")),
             kept,
         )
 
 
-def _due(connection: Connection, own: Nation, now: int) -> Sequence[Row[tuple[object, ...]]]:
-    urgent_first = case((DeliveryRow.lane == Lane.URGENT.value, 0), else_=1)  # type: ignore[arg-type]
+def _due(connection: Connection, own: Nation, now: int) -> Sequence[AnyRow]:
+    urgent_first = case((deliveries_table.c.lane == Lane.URGENT.value, 0), else_=1)
     return connection.execute(
-        select(  # type: ignore[call-overload]
-            DeliveryRow.document_id,
-            DeliveryRow.recipient,
-            DeliveryRow.lane,
-            DeliveryRow.sealed,
-            DeliveryRow.sequence,
-            DeliveryRow.state,
-            DeliveryRow.attempts,
-            DocumentRow.kind,
-            DocumentRow.expires_at,
+        select(
+            deliveries_table.c.document_id,
+            deliveries_table.c.recipient,
+            deliveries_table.c.lane,
+            deliveries_table.c.sealed,
+            deliveries_table.c.sequence,
+            deliveries_table.c.state,
+            deliveries_table.c.attempts,
+            documents_table.c.kind,
+            documents_table.c.expires_at,
         )
-        .join(DocumentRow, DocumentRow.id == DeliveryRow.document_id)
+        .join(documents_table, documents_table.c.id == deliveries_table.c.document_id)
         .where(
-            DocumentRow.sender == own,
-            DeliveryRow.open,
-            or_(DeliveryRow.next_attempt_at <= now, DocumentRow.expires_at * 1000 <= now),
+            documents_table.c.sender == own,
+            deliveries_table.c.open,
+            or_(
+                deliveries_table.c.next_attempt_at <= now,
+                documents_table.c.expires_at * 1000 <= now,
+            ),
         )
-        .order_by(urgent_first, DeliveryRow.queued_at)
+        .order_by(urgent_first, deliveries_table.c.queued_at)
         .limit(1024)
     ).all()
 
 
 def _raw_documents(connection: Connection, desk: Desk, ids: set[str]) -> dict[str, bytes]:
     rows = connection.execute(
-        select(DocumentRow.id, DocumentRow.raw).where(  # type: ignore[call-overload]
-            DocumentRow.sender == desk.nation, DocumentRow.id.in_(ids)
+        select(documents_table.c.id, documents_table.c.raw).where(
+            documents_table.c.sender == desk.nation, documents_table.c.id.in_(ids)
         )
     )
     return {row.id: row.raw for row in rows}
 
 
-def _job(row: Row[tuple[object, ...]], raw: bytes) -> Job:
+def _job(row: AnyRow, raw: bytes) -> Job:
     return Job(
         document=DocumentId(row.document_id),
         recipient=Nation(row.recipient),
@@ -248,27 +253,27 @@ def _job(row: Row[tuple[object, ...]], raw: bytes) -> Job:
     )
 
 
-def _postpone(tx: Transaction, desk: Desk, rows: Sequence[Row[tuple[object, ...]]]) -> None:
+def _postpone(tx: Transaction, desk: Desk, rows: Sequence[AnyRow]) -> None:
     following = tx.now + desk.policy.retry_seconds * 1000
     tx.connection.execute(
-        update(DeliveryRow)
+        update(deliveries_table)
         .where(
-            DeliveryRow.document_id == bindparam("key_document"),  # type: ignore[arg-type]
-            DeliveryRow.recipient == bindparam("key_recipient"),  # type: ignore[arg-type]
+            deliveries_table.c.document_id == bindparam("key_document"),
+            deliveries_table.c.recipient == bindparam("key_recipient"),
         )
         .values(next_attempt_at=following),
         [{"key_document": row.document_id, "key_recipient": row.recipient} for row in rows],
     )
 
 
-def _give_up(tx: Transaction, rows: Sequence[Row[tuple[object, ...]]]) -> None:
+def _give_up(tx: Transaction, rows: Sequence[AnyRow]) -> None:
     for row in rows:
         changed = tx.connection.execute(
-            update(DeliveryRow)
+            update(deliveries_table)
             .where(
-                DeliveryRow.document_id == row.document_id,  # type: ignore[arg-type]
-                DeliveryRow.recipient == row.recipient,  # type: ignore[arg-type]
-                DeliveryRow.open,  # type: ignore[arg-type]
+                deliveries_table.c.document_id == row.document_id,
+                deliveries_table.c.recipient == row.recipient,
+                deliveries_table.c.open,
             )
             .values(open=False, state="failed", last_error="expired before the recipient's receipt")
         )
@@ -282,12 +287,12 @@ def _give_up(tx: Transaction, rows: Sequence[Row[tuple[object, ...]]]) -> None:
             tx.event("delivery", {"id": row.document_id, "to": row.recipient, "state": "failed"})
 
 
-async def _reopen_everything(desk: Desk) -> None:
+async def _reopen_queued(desk: Desk) -> None:
     # What was in memory when the process ended is due at once.
     def reopen(tx: Transaction) -> None:
         tx.connection.execute(
-            update(DeliveryRow)
-            .where(DeliveryRow.open, DeliveryRow.state == "queued")  # type: ignore[arg-type]
+            update(deliveries_table)
+            .where(deliveries_table.c.open, deliveries_table.c.state == "queued")
             .values(next_attempt_at=tx.now)
         )
 

@@ -3,38 +3,31 @@
 Whether a delivery is overdue is never stored: it follows from the deadline and the missing answer.
 """
 
-import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-import structlog
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, select, update
 
 from varde.auditlog import AuditKind
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.idempotency import forget_old_answers
 from varde_gateway.flow.notify import forget_old_events
+from varde_gateway.flow.worker import repeat
 from varde_gateway.store.ledger import Transaction
-from varde_gateway.store.tables import AlertRow, DeliveryRow
+from varde_gateway.store.tables import AnyRow, alerts_table, deliveries_table
 
 CHECK_SECONDS: Final = 1.0
-_FORGET_EVERY: Final = 3600
-
-_log = structlog.get_logger("overdue")
+FORGET_SECONDS: Final = 3600.0
 
 
 async def run_overdue(desk: Desk) -> None:
-    """Watch the deadlines for ever, and once an hour forget what is kept for a time only."""
-    rounds = 0
-    while True:
-        try:
-            await notice_overdue(desk)
-            if rounds % _FORGET_EVERY == 0:
-                await desk.ledger.write(_forget)
-        except Exception:
-            _log.exception("overdue round failed")
-        rounds += 1
-        await asyncio.sleep(CHECK_SECONDS)
+    """Watch the deadlines for ever."""
+    await repeat("overdue", lambda: notice_overdue(desk), pause_seconds=CHECK_SECONDS)
+
+
+async def run_forgetting(desk: Desk) -> None:
+    """Once an hour delete what is kept for a time only: old events and old answers."""
+    await repeat("forgetting", lambda: desk.ledger.write(_forget), pause_seconds=FORGET_SECONDS)
 
 
 async def notice_overdue(desk: Desk) -> None:
@@ -45,29 +38,29 @@ async def notice_overdue(desk: Desk) -> None:
         await desk.ledger.write(lambda tx: _record(tx, late))
 
 
-def _late(connection: Connection, own: str, now: int) -> Sequence[Row[tuple[str, str]]]:
+def _late(connection: Connection, own: str, now: int) -> Sequence[AnyRow]:
     return connection.execute(
-        select(DeliveryRow.document_id, DeliveryRow.recipient)  # type: ignore[call-overload]
-        .join(AlertRow, AlertRow.id == DeliveryRow.document_id)
+        select(deliveries_table.c.document_id, deliveries_table.c.recipient)
+        .join(alerts_table, alerts_table.c.id == deliveries_table.c.document_id)
         .where(
-            AlertRow.sender == own,
-            AlertRow.deadline_at <= now,
-            DeliveryRow.acknowledged_at.is_(None),
-            DeliveryRow.overdue_noticed.is_(False),
+            alerts_table.c.sender == own,
+            alerts_table.c.deadline_at <= now,
+            deliveries_table.c.acknowledged_at.is_(None),
+            deliveries_table.c.overdue_noticed.is_(False),
         )
         .limit(500)
     ).all()
 
 
-def _record(tx: Transaction, late: Sequence[Row[tuple[str, str]]]) -> None:
+def _record(tx: Transaction, late: Sequence[AnyRow]) -> None:
     for row in late:
         changed = tx.connection.execute(
-            update(DeliveryRow)
+            update(deliveries_table)
             .where(
-                DeliveryRow.document_id == row.document_id,  # type: ignore[arg-type]
-                DeliveryRow.recipient == row.recipient,  # type: ignore[arg-type]
-                DeliveryRow.acknowledged_at.is_(None),  # type: ignore[union-attr]
-                DeliveryRow.overdue_noticed.is_(False),  # type: ignore[attr-defined]
+                deliveries_table.c.document_id == row.document_id,
+                deliveries_table.c.recipient == row.recipient,
+                deliveries_table.c.acknowledged_at.is_(None),
+                deliveries_table.c.overdue_noticed.is_(False),
             )
             .values(overdue_noticed=True)
         )

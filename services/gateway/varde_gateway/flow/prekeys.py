@@ -4,13 +4,11 @@ The private halves stand wrapped in the database; each is deleted 48 hours after
 ability to open what was sealed for it.
 """
 
-import asyncio
 import json
 from collections.abc import Sequence
 from typing import Final
 
-import structlog
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from varde.auditlog import AuditKind
 from varde.identifiers import Lane, Nation, parse_nation
@@ -20,16 +18,21 @@ from varde.signing import Kind
 from varde_gateway.flow.compose import compose
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.send import queue_deliveries, record_document
+from varde_gateway.flow.worker import repeat
 from varde_gateway.store.ledger import Transaction
-from varde_gateway.store.tables import DeliveryRow, DocumentRow, OwnPrekeyRow, PeerPrekeysRow
+from varde_gateway.store.tables import (
+    AnyRow,
+    deliveries_table,
+    documents_table,
+    own_prekeys_table,
+    peer_prekeys_table,
+)
 
 DAY_SECONDS: Final = 24 * 3600
 DAYS_AHEAD: Final = 3
 ANNOUNCEMENT_LIFE_SECONDS: Final = 4 * DAY_SECONDS
 CHECK_SECONDS: Final = 60.0
 WRAP_PURPOSE: Final = "prekey-wrap"
-
-_log = structlog.get_logger("prekeys")
 
 
 async def load_prekeys(desk: Desk) -> None:
@@ -82,9 +85,11 @@ async def renew_prekeys(desk: Desk) -> None:
     def record(tx: Transaction) -> None:
         if fresh:
             tx.connection.execute(
-                insert(OwnPrekeyRow), [_wrapped_row(desk, *each) for each in fresh]
+                insert(own_prekeys_table), [_wrapped_row(desk, *each) for each in fresh]
             )
-        tx.connection.execute(delete(OwnPrekeyRow).where(OwnPrekeyRow.kid.in_(outdated)))  # type: ignore[attr-defined]
+        tx.connection.execute(
+            delete(own_prekeys_table).where(own_prekeys_table.c.kid.in_(outdated))
+        )
         record_document(tx, composed)
         queue_deliveries(tx, desk, composed, peers, sealed=False, numbered=False)
         tx.audit(
@@ -105,22 +110,17 @@ async def renew_prekeys(desk: Desk) -> None:
 
 async def run_prekeys(desk: Desk) -> None:
     """Keep the prekeys of this node live for ever."""
-    while True:
-        try:
-            await renew_prekeys(desk)
-        except Exception:
-            _log.exception("prekey round failed")
-        await asyncio.sleep(CHECK_SECONDS)
+    await repeat("prekeys", lambda: renew_prekeys(desk), pause_seconds=CHECK_SECONDS)
 
 
 def adopt_peer_prekeys(tx: Transaction, desk: Desk, nation: Nation, prekeys: Prekeys) -> None:
     """Use a peer's new prekeys from the commit on, first for what waited for them."""
     tx.connection.execute(
-        update(DeliveryRow)
+        update(deliveries_table)
         .where(
-            DeliveryRow.recipient == nation,  # type: ignore[arg-type]
-            DeliveryRow.open,  # type: ignore[arg-type]
-            DeliveryRow.state == "queued",  # type: ignore[arg-type]
+            deliveries_table.c.recipient == nation,
+            deliveries_table.c.open,
+            deliveries_table.c.state == "queued",
         )
         .values(next_attempt_at=tx.now)
     )
@@ -132,31 +132,31 @@ def adopt_peer_prekeys(tx: Transaction, desk: Desk, nation: Nation, prekeys: Pre
     tx.after_commit(adopt)
 
 
-def _own_rows(connection: Connection) -> Sequence[Row[tuple[str, int, int, bytes]]]:
+def _own_rows(connection: Connection) -> Sequence[AnyRow]:
     return connection.execute(
-        select(  # type: ignore[call-overload]
-            OwnPrekeyRow.kid,
-            OwnPrekeyRow.not_before,
-            OwnPrekeyRow.expires_at,
-            OwnPrekeyRow.wrapped_seed,
+        select(
+            own_prekeys_table.c.kid,
+            own_prekeys_table.c.not_before,
+            own_prekeys_table.c.expires_at,
+            own_prekeys_table.c.wrapped_seed,
         )
     ).all()
 
 
 def _peer_prekeys(connection: Connection) -> dict[Nation, tuple[DatedPrekey, ...]]:
-    rows = connection.execute(select(PeerPrekeysRow.nation, PeerPrekeysRow.body))  # type: ignore[call-overload]
+    rows = connection.execute(select(peer_prekeys_table.c.nation, peer_prekeys_table.c.body))
     return {parse_nation(row.nation): parse_prekeys(json.loads(row.body)).keys for row in rows}
 
 
 def _announced_to(connection: Connection, own: Nation) -> set[str]:
     newest = connection.scalar(
-        select(DocumentRow.id)  # type: ignore[call-overload]
-        .where(DocumentRow.sender == own, DocumentRow.kind == Kind.PREKEYS.value)
-        .order_by(DocumentRow.id.desc())
+        select(documents_table.c.id)
+        .where(documents_table.c.sender == own, documents_table.c.kind == Kind.PREKEYS.value)
+        .order_by(documents_table.c.id.desc())
         .limit(1)
     )
     rows = connection.execute(
-        select(DeliveryRow.recipient).where(DeliveryRow.document_id == newest)  # type: ignore[call-overload]
+        select(deliveries_table.c.recipient).where(deliveries_table.c.document_id == newest)
     )
     return {row.recipient for row in rows}
 

@@ -15,7 +15,7 @@ from varde.errors import Reason, Untrusted
 from varde.identifiers import FederationId, Nation, parse_nation
 from varde.roster import Roster, Trust, accept_genesis, accept_next, parse_voted_roster
 from varde_gateway.store.ledger import Ledger, Transaction
-from varde_gateway.store.tables import PeerRow, RosterRow, SuspensionRow
+from varde_gateway.store.tables import peers_table, rosters_table, suspensions_table
 
 
 async def load_trust(
@@ -49,7 +49,9 @@ async def rosters_for_relay(ledger: Ledger) -> bytes:
     """What the relay asks for: every voted roster in order, and whom this nation has suspended."""
     raws = await ledger.read(_stored)
     suspended = await ledger.read(_suspended)
-    return format_json({"rosters": [raw.decode() for raw in raws], "suspended": sorted(suspended)})
+    return format_json(
+        {"rosters": [raw.decode() for raw in raws], "suspended": [*sorted(suspended)]}
+    )
 
 
 def read_rosters_file(raw: bytes) -> list[bytes]:
@@ -60,19 +62,19 @@ def read_rosters_file(raw: bytes) -> list[bytes]:
 def _stored(connection: Connection) -> list[bytes]:
     return [
         row.raw
-        for row in connection.execute(select(RosterRow.raw).order_by(RosterRow.version))  # type: ignore[call-overload]
+        for row in connection.execute(select(rosters_table.c.raw).order_by(rosters_table.c.version))
     ]
 
 
 def _suspended(connection: Connection) -> frozenset[Nation]:
-    rows = connection.execute(select(SuspensionRow.nation))  # type: ignore[call-overload]
+    rows = connection.execute(select(suspensions_table.c.nation))
     return frozenset(parse_nation(row.nation) for row in rows)
 
 
 def _store(tx: Transaction, raws: Sequence[bytes], chain: Sequence[Roster]) -> None:
     for raw, roster in zip(raws, chain, strict=True):
         tx.connection.execute(
-            insert(RosterRow),
+            insert(rosters_table),
             {
                 "version": roster.version,
                 "hash": roster.hash,
@@ -87,6 +89,6 @@ def _store(tx: Transaction, raws: Sequence[bytes], chain: Sequence[Roster]) -> N
             ",".join(sorted(roster.members)),
         )
     tx.connection.execute(
-        insert(PeerRow),
+        insert(peers_table),
         [{"nation": nation, "next_sequence": 1} for nation in sorted(chain[-1].members)],
     )

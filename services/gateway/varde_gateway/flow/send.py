@@ -6,13 +6,14 @@ caller hears 202.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from sqlalchemy import insert, update
 
+from varde.alert import Alert, format_alert
+from varde.auditlog import AuditKind
 from varde.bulletin import Bulletin, Tlp, format_bulletin
 from varde.capcodes import MsgType
-from varde.auditlog import AuditKind
-from varde.alert import Alert, format_alert
 from varde.encoding import JsonObject, format_json
 from varde.errors import Malformed
 from varde.identifiers import DocumentId, Nation
@@ -23,7 +24,7 @@ from varde_gateway.flow.faults import Invalid
 from varde_gateway.flow.idempotency import Claim, once
 from varde_gateway.flow.outgoing import Job
 from varde_gateway.store.ledger import Transaction
-from varde_gateway.store.tables import AlertRow, DeliveryRow, DocumentRow, PeerRow
+from varde_gateway.store.tables import alerts_table, deliveries_table, documents_table, peers_table
 
 _SEVERITY_ORDER = ("Extreme", "Severe", "Moderate", "Minor", "Unknown")
 
@@ -65,7 +66,9 @@ async def send_alert(
         def act() -> JsonObject:
             serial = tx.event("alert", describe_alert(composed, bulletin, "sent"))
             record_document(tx, composed)
-            record_alert(tx, composed, bulletin, "out", "sent", author, serial, desk)
+            record_alert(
+                tx, desk, composed, bulletin, direction="out", author=author, serial=serial
+            )
             queue_deliveries(tx, desk, composed, recipients, sealed=True)
             tx.audit(
                 AuditKind.SENT,
@@ -104,7 +107,7 @@ def record_document(tx: Transaction, composed: Composed) -> None:
     """Keep the signed bytes."""
     document = composed.document
     tx.connection.execute(
-        insert(DocumentRow),
+        insert(documents_table),
         {
             "sender": document.sender,
             "id": document.id,
@@ -132,7 +135,7 @@ def queue_deliveries(
     document = composed.document
     sequences = _next_sequences(tx, recipients) if numbered else {}
     tx.connection.execute(
-        insert(DeliveryRow),
+        insert(deliveries_table),
         [
             {
                 "document_id": document.id,
@@ -170,19 +173,19 @@ def queue_deliveries(
 
 def record_alert(
     tx: Transaction,
+    desk: Desk,
     composed: Composed,
     bulletin: Bulletin,
-    direction: str,
-    state: str,
+    *,
+    direction: Literal["out", "in"],
     author: str,
     serial: int,
-    desk: Desk,
 ) -> None:
     """Keep what lists and searches need."""
     alert = bulletin.alert
     severity = worst_severity(alert)
     tx.connection.execute(
-        insert(AlertRow),
+        insert(alerts_table),
         {
             "sender": composed.document.sender,
             "id": composed.document.id,
@@ -195,7 +198,7 @@ def record_alert(
             "severity": severity,
             "headline": headline_of(alert),
             "tlp": bulletin.tlp.value,
-            "state": state,
+            "state": "sent" if direction == "out" else "received",
             "answers_to_all": bulletin.share_acknowledgements,
             "deadline_at": tx.now + desk.policy.deadline_seconds[severity] * 1000,
             "author": author,
@@ -213,9 +216,9 @@ def mark_superseded(tx: Transaction, sender: Nation, alert: Alert) -> None:
         return
     identifiers = [triple.split(",")[1] for triple in alert.references.split() if "," in triple]
     tx.connection.execute(
-        update(AlertRow)
-        .where(AlertRow.sender == sender, AlertRow.identifier.in_(identifiers))  # type: ignore[attr-defined,arg-type]
-        .where(AlertRow.identifier != alert.identifier)  # type: ignore[arg-type]
+        update(alerts_table)
+        .where(alerts_table.c.sender == sender, alerts_table.c.identifier.in_(identifiers))
+        .where(alerts_table.c.identifier != alert.identifier)
         .values(state=state)
     )
 
@@ -252,9 +255,9 @@ def headline_of(alert: Alert) -> str:
 
 def _next_sequences(tx: Transaction, recipients: Sequence[Nation]) -> dict[str, int]:
     taken = tx.connection.execute(
-        update(PeerRow)
-        .where(PeerRow.nation.in_(recipients))  # type: ignore[attr-defined]
-        .values(next_sequence=PeerRow.next_sequence + 1)
-        .returning(PeerRow.nation, PeerRow.next_sequence)  # type: ignore[call-overload]
+        update(peers_table)
+        .where(peers_table.c.nation.in_(recipients))
+        .values(next_sequence=peers_table.c.next_sequence + 1)
+        .returning(peers_table.c.nation, peers_table.c.next_sequence)
     )
     return {nation: following - 1 for nation, following in taken}

@@ -7,20 +7,25 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, select
 
 from varde.encoding import Json, JsonObject
-from varde_gateway.store.tables import AcknowledgementRow, AlertRow, DeliveryRow
+from varde_gateway.store.tables import (
+    AnyRow,
+    acknowledgements_table,
+    alerts_table,
+    deliveries_table,
+)
 
 
 def find_alert(
     connection: Connection, alert_id: str, sender: str | None, now_ms: int
 ) -> JsonObject | None:
     """The alert of this id, of ``sender`` where two nations used one id; None where there is none."""
-    query = select(AlertRow.__table__).where(AlertRow.id == alert_id)  # type: ignore[attr-defined]
+    query = select(alerts_table).where(alerts_table.c.id == alert_id)
     if sender is not None:
-        query = query.where(AlertRow.sender == sender)
-    row = connection.execute(query.order_by(AlertRow.serial).limit(1)).one_or_none()  # type: ignore[arg-type]
+        query = query.where(alerts_table.c.sender == sender)
+    row = connection.execute(query.order_by(alerts_table.c.serial).limit(1)).one_or_none()
     return None if row is None else _describe(connection, [row], now_ms)[0]
 
 
@@ -34,14 +39,14 @@ def list_alerts(
     now_ms: int,
 ) -> tuple[list[JsonObject], int | None]:
     """Up to ``limit`` alerts, newest first, and the serial to go on from, None at the end."""
-    query = select(AlertRow.__table__)  # type: ignore[attr-defined]
+    query = select(alerts_table)
     if before_serial is not None:
-        query = query.where(AlertRow.serial < before_serial)
+        query = query.where(alerts_table.c.serial < before_serial)
     if direction is not None:
-        query = query.where(AlertRow.direction == direction)
+        query = query.where(alerts_table.c.direction == direction)
     if state is not None:
-        query = query.where(AlertRow.state == state)
-    rows = connection.execute(query.order_by(AlertRow.serial.desc()).limit(limit + 1)).all()  # type: ignore[attr-defined]
+        query = query.where(alerts_table.c.state == state)
+    rows = connection.execute(query.order_by(alerts_table.c.serial.desc()).limit(limit + 1)).all()
     page = rows[:limit]
     following = page[-1].serial if len(rows) > limit else None
     return _describe(connection, page, now_ms), following
@@ -55,22 +60,20 @@ def rfc3339(milliseconds: int | None) -> str | None:
     return f"{at:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
 
 
-def _describe(
-    connection: Connection, rows: Sequence[Row[tuple[object, ...]]], now_ms: int
-) -> list[JsonObject]:
+def _describe(connection: Connection, rows: Sequence[AnyRow], now_ms: int) -> list[JsonObject]:
     ids = [row.id for row in rows]
-    deliveries: dict[str, list[Json]] = {}
+    deliveries: dict[str, list[AnyRow]] = {}
     for row in connection.execute(
-        select(DeliveryRow.__table__)  # type: ignore[attr-defined]
-        .where(DeliveryRow.document_id.in_(ids))  # type: ignore[attr-defined]
-        .order_by(DeliveryRow.recipient)
+        select(deliveries_table)
+        .where(deliveries_table.c.document_id.in_(ids))
+        .order_by(deliveries_table.c.recipient)
     ):
-        deliveries.setdefault(row.document_id, []).append(row)  # type: ignore[arg-type]
+        deliveries.setdefault(row.document_id, []).append(row)
     answers: dict[tuple[str, str], list[Json]] = {}
     for row in connection.execute(
-        select(AcknowledgementRow.__table__)  # type: ignore[attr-defined]
-        .where(AcknowledgementRow.alert_id.in_(ids))  # type: ignore[attr-defined]
-        .order_by(AcknowledgementRow.at, AcknowledgementRow.id)
+        select(acknowledgements_table)
+        .where(acknowledgements_table.c.alert_id.in_(ids))
+        .order_by(acknowledgements_table.c.at, acknowledgements_table.c.id)
     ):
         answers.setdefault((row.alert_sender, row.alert_id), []).append(
             {
@@ -104,7 +107,7 @@ def _describe(
     ]
 
 
-def _describe_delivery(row: Row[tuple[object, ...]], deadline_at: int, now_ms: int) -> JsonObject:
+def _describe_delivery(row: AnyRow, deadline_at: int, now_ms: int) -> JsonObject:
     return {
         "to": row.recipient,
         "state": row.state,

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from sqlalchemy import Connection, Engine, func, insert, select, text
 
@@ -20,12 +20,12 @@ from varde.auditlog import AuditKind, AuditLeaf, format_leaf
 from varde.encoding import Json
 from varde.merkle import Frontier, leaf_hash
 from varde_gateway.store.tables import (
-    AuditLeafRow,
-    AuditNodeRow,
-    AuditSubjectRow,
-    EventRow,
+    audit_leaves_table,
+    audit_nodes_table,
+    audit_subjects_table,
+    events_table,
 )
-from varde_gateway.store.tree import load_frontier
+from varde_gateway.store.tree import load_frontier, log_size
 
 T = TypeVar("T")
 
@@ -113,7 +113,7 @@ class Ledger:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listeners: list[Callable[[list[Event]], None]] = []
 
-    async def __aenter__(self) -> "Ledger":
+    async def __aenter__(self) -> Self:
         """Start the writer; callbacks run on the loop that is running now."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
@@ -176,7 +176,7 @@ class Ledger:
                         text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LEDGER_LOCK}
                     )
                 now = self._now()
-                next_event = (connection.scalar(select(func.max(EventRow.id))) or 0) + 1
+                next_event = (connection.scalar(select(func.max(events_table.c.id))) or 0) + 1
                 transaction = Transaction(connection, now, pending, next_event)
                 for step, future in batch:
                     answers.append((future, *self._attempt(step, transaction, pending, len(batch))))
@@ -215,8 +215,7 @@ class Ledger:
         return answer, None
 
     def _append_leaves(self, connection: Connection, pending: _Pending, now: int) -> Frontier:
-        newest = func.coalesce(func.max(AuditLeafRow.index), -1)
-        size = connection.execute(select(newest)).scalar_one() + 1
+        size = log_size(connection)
         frontier = self._frontier
         if frontier is None or frontier.size != size:
             frontier = load_frontier(connection, size)
@@ -258,9 +257,9 @@ class Ledger:
                 if level > 0
             ]
         for table, rows in (
-            (AuditLeafRow, leaf_rows),
-            (AuditSubjectRow, subject_rows),
-            (AuditNodeRow, node_rows),
+            (audit_leaves_table, leaf_rows),
+            (audit_subjects_table, subject_rows),
+            (audit_nodes_table, node_rows),
         ):
             if rows:
                 connection.execute(insert(table), rows)
@@ -283,7 +282,7 @@ def _insert_events(
     ]
     if events:
         connection.execute(
-            insert(EventRow),
+            insert(events_table),
             [
                 {
                     "id": event.id,

@@ -4,8 +4,23 @@ What is said twice in different words would drift apart, so a document's bytes a
 they were signed; the ``alert`` row beside it holds only what lists and searches need.
 """
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, Text, UniqueConstraint
+from typing import Any, TypeAlias
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    Row,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 from sqlmodel import Field, SQLModel
+
+AnyRow: TypeAlias = Row[*tuple[Any, ...]]
+"""A row whose columns the query names; attributes are untyped."""
 
 # SQLite gives rowids only to INTEGER keys, PostgreSQL needs 64 bits.
 _SERIAL = BigInteger().with_variant(Integer(), "sqlite")
@@ -264,3 +279,30 @@ class NodeFactRow(SQLModel, table=True):
 
     name: str = Field(primary_key=True, max_length=64)
     value: str = Field(sa_column=Column(Text, nullable=False))
+
+
+def _table(row: type[SQLModel]) -> Table:
+    table = row.__table__  # type: ignore[attr-defined]
+    assert isinstance(table, Table)
+    return table
+
+
+documents_table = _table(DocumentRow)
+alerts_table = _table(AlertRow)
+deliveries_table = _table(DeliveryRow)
+acknowledgements_table = _table(AcknowledgementRow)
+events_table = _table(EventRow)
+idempotency_table = _table(IdempotencyRow)
+users_table = _table(UserRow)
+sensors_table = _table(SensorRow)
+sensor_posts_table = _table(SensorPostRow)
+own_prekeys_table = _table(OwnPrekeyRow)
+peer_prekeys_table = _table(PeerPrekeysRow)
+rosters_table = _table(RosterRow)
+suspensions_table = _table(SuspensionRow)
+peers_table = _table(PeerRow)
+audit_leaves_table = _table(AuditLeafRow)
+audit_subjects_table = _table(AuditSubjectRow)
+audit_nodes_table = _table(AuditNodeRow)
+checkpoints_table = _table(CheckpointRow)
+node_facts_table = _table(NodeFactRow)

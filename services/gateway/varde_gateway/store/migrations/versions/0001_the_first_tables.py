@@ -53,7 +53,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("serial"),
     )
     with op.batch_alter_table("alert", schema=None) as batch_op:
-        batch_op.create_index("alert_newest", ["serial"], unique=False)
         batch_op.create_index(batch_op.f("ix_alert_identifier"), ["identifier"], unique=False)
 
     op.create_table(
@@ -288,7 +287,6 @@ def downgrade() -> None:
     op.drop_table("audit_checkpoint")
     with op.batch_alter_table("alert", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_alert_identifier"))
-        batch_op.drop_index("alert_newest")
 
     op.drop_table("alert")
     with op.batch_alter_table("acknowledgement", schema=None) as batch_op:

@@ -1,0 +1,263 @@
+"""The gateway's own broker (``flow.ports.Broker``): one connection for ever, the streams, the roster for the relay.
+
+Streams and consumers are made, or set right, at every connect, and at once where a publish finds none. What a
+document is, is not known here, and what travels on the wire is ``broker_wire``. Protocol sections 8.1 and 8.3.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NoReturn, Self
+
+import structlog
+
+from varde.identifiers import Lane, Nation
+from varde.subjects import (
+    INBOX,
+    INBOX_SUBJECTS,
+    OUTBOX,
+    OUTBOX_SUBJECTS,
+    gateway_consumer,
+    inbox_filter,
+    outbox_subject,
+    peer_consumer,
+)
+from varde_gateway.broker_wire import Live, NoStream, count_in, error_code, error_text
+from varde_gateway.flow.ports import BrokerError, BrokerUnavailable, Carried
+
+LONGEST_PAUSE_SECONDS: Final = 0.8
+MESSAGE_LIFE_SECONDS: Final = 8 * 24 * 3600
+"""A day more than a document may live."""
+
+DUPLICATE_WINDOW_SECONDS: Final = 120
+MAX_WAITING_PER_SUBJECT: Final = 50_000
+"""A nation that stays away fills its own share of the OUTBOX, not that of the others."""
+
+MAX_UNACKNOWLEDGED: Final = 4096
+PEER_ACK_WAIT_SECONDS: Final = 5
+GATEWAY_ACK_WAIT_SECONDS: Final = {Lane.URGENT: 5, Lane.ROUTINE: 20}
+"""How long after a gateway died its unfinished messages come again; opening a batch must fit in it."""
+
+ROSTER_GET: Final = "node.roster.get"
+ROSTER_UPDATE: Final = "node.roster.update"
+
+_NANOSECONDS: Final = 1_000_000_000
+_STREAM_DIFFERS: Final = 10058
+"""JetStream's error code for a stream that exists with another configuration."""
+
+_log = structlog.get_logger("broker")
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerLimits:
+    """How much the broker keeps for us, and on how many servers."""
+
+    outbox_bytes: int = 2 * 1024**3
+    inbox_bytes: int = 2 * 1024**3
+    waiting_per_subject: int = MAX_WAITING_PER_SUBJECT
+    replicas: int = 1
+
+
+class BrokerLink:
+    """Our nation's broker (``flow.ports.Broker``); an async context manager that keeps the connection up."""
+
+    def __init__(
+        self,
+        *,
+        nation: Nation,
+        url: str,
+        ca_file: Path,
+        nkey_file: Path,
+        peers: Callable[[], Iterable[Nation]],
+        limits: BrokerLimits = BrokerLimits(),
+    ) -> None:
+        """``ca_file`` is PEM, ``nkey_file`` holds a user seed; both, and ``peers``, are read at every connect."""
+        self._nation = nation
+        self._url = url
+        self._ca_file = ca_file
+        self._nkey_file = nkey_file
+        self._peers = peers
+        self._limits = limits
+        self._roster: Callable[[], Awaitable[bytes]] | None = None
+        self._live: Live | None = None
+        self._up = asyncio.Event()
+        self._mending = asyncio.Lock()
+        self._trouble = ""
+        self._group = asyncio.TaskGroup()
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        self._keeper = self._group.create_task(self._keep_connected())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._keeper is not None
+        self._keeper.cancel()
+        await self._group.__aexit__(None, None, None)
+
+    def connected(self) -> bool:
+        """Whether the broker answers now and its streams are there."""
+        return self._live is not None
+
+    async def wait_connected(self) -> None:
+        """Return once it does."""
+        await self._up.wait()
+
+    async def publish(self, subject: str, raw: bytes, message_id: str) -> None:
+        """Return after the JetStream acknowledgement; ``BrokerError`` otherwise."""
+        (error,) = await self.publish_many([(subject, raw, message_id)])
+        if error is not None:
+            raise error
+
+    async def publish_many(
+        self, messages: Sequence[tuple[str, bytes, str]]
+    ) -> list[BrokerError | None]:
+        """Publish ``(subject, raw, message_id)`` pipelined; one answer each, in order.
+
+        Where the stream is gone (its store was deleted under a running broker) it is made again and the rest repeated.
+        """
+        live = self._live
+        if live is None:
+            return [self._not_connected() for _ in messages]
+        errors = await live.publish_many(messages)
+        lost = [index for index, error in enumerate(errors) if isinstance(error, NoStream)]
+        if lost:
+            await self._mend(live)
+            again = await live.publish_many([messages[index] for index in lost])
+            for index, error in zip(lost, again, strict=True):
+                errors[index] = error
+        return errors
+
+    async def fetch(self, lane: Lane, batch: int, wait_seconds: float) -> list[Carried]:
+        """Up to ``batch`` messages of one lane, as soon as there is one; empty after ``wait_seconds``."""
+        live = self._require_live()
+        try:
+            return await live.fetch(lane, batch, wait_seconds)
+        except NoStream:
+            await self._mend(live)
+            return []
+
+    async def backlog(self, recipient: Nation, lane: Lane) -> int:
+        """How many messages the recipient has not fetched and acknowledged yet."""
+        consumer = peer_consumer(recipient, lane)
+        info = await self._require_live().ask(f"CONSUMER.INFO.{OUTBOX}.{consumer}", {})
+        return count_in(info, "num_pending") + count_in(info, "num_ack_pending")
+
+    async def ensure_streams(self) -> None:
+        """Make what is missing for the peers of now: call it when the roster has changed."""
+        if self._live is not None:
+            await self._mend(self._live)
+
+    def serve_roster(self, answer: Callable[[], Awaitable[bytes]]) -> None:
+        """Answer the relay's questions for the roster with this; from the next connect on."""
+        self._roster = answer
+
+    async def announce_roster(self, raw: bytes) -> None:
+        """Tell the relay at once; a relay that is not there asks when it comes back."""
+        if self._live is not None:
+            await self._live.send(ROSTER_UPDATE, raw)
+
+    async def _keep_connected(self) -> NoReturn:
+        failures = 0
+        while True:
+            live = Live()
+            try:
+                await live.open(self._url, self._ca_file, self._nkey_file)
+                await self._make_streams(live)
+                if self._roster is not None:
+                    await live.answer_requests(ROSTER_GET, self._roster)
+                self._live, failures, self._trouble = live, 0, ""
+                self._up.set()
+                _log.info("broker connected", url=self._url)
+                await live.ended.wait()
+                self._hear(live.last_error or "the broker closed the connection")
+            except BrokerError as error:
+                self._hear(error.detail)
+            except Exception as error:  # noqa: BLE001 -- the outermost line of this worker
+                self._hear(repr(error))
+                _log.exception("broker link failed")
+            finally:
+                self._live = None
+                self._up.clear()
+                await live.close()
+            failures += 1
+            longest = min(LONGEST_PAUSE_SECONDS, 0.1 * 2 ** min(failures, 8))
+            await asyncio.sleep(random.SystemRandom().uniform(longest / 2, longest))
+
+    async def _mend(self, live: Live) -> None:
+        async with self._mending:
+            await self._make_streams(live)
+
+    async def _make_streams(self, live: Live) -> None:
+        limits = self._limits
+        await _make_stream(live, OUTBOX, OUTBOX_SUBJECTS, limits.outbox_bytes, limits)
+        await _make_stream(live, INBOX, INBOX_SUBJECTS, limits.inbox_bytes, limits)
+        for lane in Lane:
+            ack_wait = GATEWAY_ACK_WAIT_SECONDS[lane]
+            await _make_consumer(live, INBOX, gateway_consumer(lane), inbox_filter(lane), ack_wait)
+            for peer in self._peers():
+                name, subject = peer_consumer(peer, lane), outbox_subject(peer, lane)
+                await _make_consumer(live, OUTBOX, name, subject, PEER_ACK_WAIT_SECONDS)
+
+    def _require_live(self) -> Live:
+        if self._live is None:
+            raise self._not_connected()
+        return self._live
+
+    def _not_connected(self) -> BrokerUnavailable:
+        return BrokerUnavailable(f"our broker is not connected: {self._trouble or 'starting'}")
+
+    def _hear(self, trouble: str) -> None:
+        # A broker that stays away is one line in the log, not one per try.
+        if trouble != self._trouble:
+            self._trouble = trouble
+            _log.warning("broker not connected", url=self._url, detail=trouble)
+
+
+async def _make_stream(
+    live: Live, name: str, subjects: str, max_bytes: int, limits: BrokerLimits
+) -> None:
+    config: dict[str, object] = {
+        "name": name,
+        "subjects": [subjects],
+        "retention": "workqueue",
+        "storage": "file",
+        "discard": "new",
+        "discard_new_per_subject": True,
+        "max_bytes": max_bytes,
+        "max_msgs_per_subject": limits.waiting_per_subject,
+        "max_age": MESSAGE_LIFE_SECONDS * _NANOSECONDS,
+        "duplicate_window": DUPLICATE_WINDOW_SECONDS * _NANOSECONDS,
+        "num_replicas": limits.replicas,
+    }
+    made = await live.ask(f"STREAM.CREATE.{name}", config)
+    if error_code(made) == _STREAM_DIFFERS:
+        made = await live.ask(f"STREAM.UPDATE.{name}", config)
+    _check_made(made, name)
+
+
+async def _make_consumer(
+    live: Live, stream: str, name: str, subject: str, ack_wait_seconds: int
+) -> None:
+    config = {
+        "durable_name": name,
+        "name": name,
+        "filter_subject": subject,
+        "deliver_policy": "all",
+        "ack_policy": "explicit",
+        "ack_wait": ack_wait_seconds * _NANOSECONDS,
+        "max_deliver": -1,
+        "max_ack_pending": MAX_UNACKNOWLEDGED,
+    }
+    made = await live.ask(
+        f"CONSUMER.CREATE.{stream}.{name}.{subject}", {"stream_name": stream, "config": config}
+    )
+    _check_made(made, name)
+
+
+def _check_made(made: dict[str, object], name: str) -> None:
+    if "error" in made:
+        raise BrokerUnavailable(f"{name} cannot be made: {error_text(made)}")

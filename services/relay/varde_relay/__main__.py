@@ -1,0 +1,5 @@
+"""``python -m varde_relay``."""
+
+from varde_relay.cli import main
+
+main()

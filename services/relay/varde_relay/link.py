@@ -1,0 +1,176 @@
+"""One link: pulling one peer's OUTBOX for ever, the urgent lane before the routine one.
+
+What is pulled goes through ``admit``. Which links there are is decided in ``links``. Protocol section 8.1.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from varde.admission import Refuse
+from varde.errors import Reason
+from varde.identifiers import Lane, Nation
+from varde.subjects import OUTBOX, peer_consumer
+from varde_relay.admit import MAY_PASS_LATER, Carry, Judge, carry
+from varde_relay.home import Home
+from varde_relay.nats_link import Connection, Endpoint, NothingThere, keep_connected
+from varde_relay.pull import Fetched, Pull
+from varde_relay.state import LinkState
+
+NOTHING_THERE_PAUSE_SECONDS: Final = 1.0
+"""A peer that has just begun makes our consumer a moment later."""
+
+NOT_STORED_PAUSE_SECONDS: Final = 0.5
+
+_log = structlog.get_logger("varde_relay.link")
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much a fetch asks for at once, how long it waits for the first message, and the pause between connections."""
+
+    batch: int
+    wait_seconds: float
+    pause: Callable[[int], float]
+
+
+class Link:
+    """Our side of one peer's OUTBOX."""
+
+    def __init__(
+        self,
+        peer: Nation,
+        endpoint: Endpoint,
+        *,
+        judge: Judge,
+        home: Home,
+        state: LinkState,
+        pace: Pace,
+    ) -> None:
+        """Nothing happens before ``run``."""
+        self._peer = peer
+        self._endpoint = endpoint
+        self._judge = judge
+        self._home = home
+        self._state = state
+        self._pace = pace
+        self._urgent_drained = asyncio.Event()
+
+    async def run(self) -> None:
+        """Keep the link up until cancelled; an error that nobody foresaw is logged and the link begins again."""
+        while True:
+            try:
+                await keep_connected(
+                    self._endpoint,
+                    self._drain,
+                    pause=self._pace.pause,
+                    on_refusal=self._hear_refusal,
+                    on_down=self._hear_down,
+                )
+            except Exception as error:  # noqa: BLE001 -- the outermost line of this worker
+                self._hear_down(repr(error))
+                _log.exception("link.failed", peer=self._peer)
+                await asyncio.sleep(self._pace.pause(1))
+
+    async def _drain(self, connection: Connection) -> None:
+        pulls = {
+            lane: Pull(connection, OUTBOX, peer_consumer(self._judge.me, lane)) for lane in Lane
+        }
+        for pull in pulls.values():
+            await pull.bind()
+        self._hear_up()
+        self._urgent_drained.clear()
+        async with asyncio.TaskGroup() as lanes:
+            for lane, pull in pulls.items():
+                lanes.create_task(self._drain_lane(lane, pull))
+
+    async def _drain_lane(self, lane: Lane, pull: Pull) -> None:
+        while True:
+            await self._home.wait_connected()
+            if lane is Lane.ROUTINE:
+                await self._urgent_drained.wait()
+            batch = await self._fetch(lane, pull)
+            self._state.heard_at = self._judge.clock()
+            if lane is Lane.URGENT and batch and batch[-1].pending:
+                self._urgent_drained.clear()
+            if batch:
+                await self._carry(lane, pull, batch)
+            if lane is Lane.URGENT and not (batch and batch[-1].pending):
+                self._urgent_drained.set()
+
+    async def _fetch(self, lane: Lane, pull: Pull) -> list[Fetched]:
+        # The first look at the urgent lane does not wait, so that the routine one may begin at once.
+        first = lane is Lane.URGENT and not self._urgent_drained.is_set()
+        try:
+            return await pull.fetch(self._pace.batch, 0 if first else self._pace.wait_seconds)
+        except NothingThere as error:
+            self._note_error(error.detail)
+            self._urgent_drained.set()
+            await asyncio.sleep(NOTHING_THERE_PAUSE_SECONDS)
+            return []
+
+    async def _carry(self, lane: Lane, pull: Pull, batch: Sequence[Fetched]) -> None:
+        state = self._state
+        state.fetched[lane] += len(batch)
+        state.lag[lane] = batch[-1].pending
+        state.age_seconds[lane] = max(0.0, self._judge.clock() - batch[-1].stored_at)
+        carried = await carry(batch, lane, judge=self._judge, inbox=self._home, source=pull)
+        not_stored = [each.not_stored for each in carried if each.not_stored is not None]
+        self._count(lane, carried)
+        if not_stored:
+            state.not_stored += len(not_stored)
+            _log.warning(
+                "inbox.not_stored",
+                peer=self._peer,
+                lane=lane.value,
+                messages=len(not_stored),
+                error=not_stored[0].detail,
+            )
+            await asyncio.sleep(NOT_STORED_PAUSE_SECONDS)
+
+    def _count(self, lane: Lane, carried: Sequence[Carry]) -> None:
+        refusals: dict[Reason, list[Carry]] = {}
+        for each in carried:
+            if isinstance(each.decision, Refuse):
+                refusals.setdefault(each.decision.reason, []).append(each)
+            elif each.not_stored is None:
+                self._state.admitted[lane] += 1
+        # One line for each reason in a batch: a peer that sends rubbish shall not fill our disk with log.
+        for reason, refused in refusals.items():
+            later = reason in MAY_PASS_LATER
+            (self._state.delayed if later else self._state.refused)[reason] += len(refused)
+            _log.warning(
+                "document.delayed" if later else "document.refused",
+                peer=self._peer,
+                lane=lane.value,
+                reason=reason.value,
+                documents=len(refused),
+                first_detail=str(refused[0].decision),
+                first_message_id=refused[0].fetched.message_id[:128],
+            )
+
+    def _hear_up(self) -> None:
+        state = self._state
+        state.connected = True
+        state.connected_at = state.heard_at = self._judge.clock()
+        state.last_error = ""
+        _log.info("link.up", peer=self._peer, url=self._endpoint.url)
+
+    def _hear_down(self, detail: str) -> None:
+        if self._state.connected:
+            self._state.disconnections += 1
+        self._state.connected = False
+        self._note_error(detail)
+
+    def _hear_refusal(self, detail: str) -> None:
+        self._state.denied += 1
+        self._note_error(detail)
+
+    def _note_error(self, detail: str) -> None:
+        # A peer that stays away is one line in the log, not one per try.
+        if detail != self._state.last_error:
+            self._state.last_error = detail
+            _log.warning("link.trouble", peer=self._peer, url=self._endpoint.url, error=detail)

@@ -1,0 +1,203 @@
+"""C2SP checkpoints of a log, signed by it and cosigned by witnesses, and proofs that stand alone.
+
+Protocol section 10.4 (c2sp.org/tlog-checkpoint v1.0.0, tlog-cosignature v1.0.1 and v1.1.0-rc.1, tlog-proof). Extension
+lines are refused: not every signature would cover them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey, MLDSA44PublicKey
+
+from varde.encoding import decode_base64, encode_base64, parse_decimal
+from varde.errors import Malformed, Reason, Untrusted
+from varde.merkle import EMPTY_ROOT, HASH_BYTES, verify_inclusion
+from varde.note import (
+    KeyType,
+    Note,
+    NoteKey,
+    NoteSignature,
+    format_note,
+    one_signature_by,
+    parse_note,
+)
+
+PROOF_HEADER: Final = "c2sp.org/tlog-proof@v1"
+MAX_PROOF_HASHES: Final = 63
+_TIMESTAMP_BYTES: Final = 8
+_MAX_ORIGIN_BYTES: Final = 255
+_SUBTREE: Final = b"subtree/v1\n\x00"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The state of a log: its name, how many entries it has, and the root over them."""
+
+    origin: str
+    size: int
+    root: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LogProof:
+    """A tlog-proof: where an entry is, the path, and the checkpoint note it leads to."""
+
+    index: int
+    path: tuple[bytes, ...]
+    checkpoint: str
+
+
+class LogSigner:
+    """The Ed25519 key of one log, under the log's origin."""
+
+    __slots__ = ("_private", "key")
+
+    def __init__(self, origin: str, private: Ed25519PrivateKey) -> None:
+        """The log's name and its key, which signs nothing else."""
+        self._private = private
+        self.key = NoteKey(origin, KeyType.ED25519, private.public_key().public_bytes_raw())
+
+    def sign_checkpoint(self, size: int, root: bytes) -> str:
+        """The signed note of this log at ``size``."""
+        text = format_checkpoint(Checkpoint(self.key.name, size, root))
+        blob = self._private.sign(text.encode())
+        return format_note(Note(text, (NoteSignature(self.key.name, self.key.key_id, blob),)))
+
+
+def format_checkpoint(checkpoint: Checkpoint) -> str:
+    """Three lines: origin, size, root."""
+    return f"{checkpoint.origin}\n{checkpoint.size}\n{encode_base64(checkpoint.root)}\n"
+
+
+def parse_checkpoint(text: str) -> Checkpoint:
+    """``Malformed`` unless the text is exactly three lines in their one form."""
+    lines = text.split("\n")
+    if len(lines) != 4 or lines[3]:  # noqa: PLR2004 -- three lines, each ended
+        raise Malformed("a checkpoint has exactly three lines", Reason.BAD_LOG)
+    origin = lines[0]
+    if not origin or len(origin.encode("utf-8", "replace")) > _MAX_ORIGIN_BYTES:
+        raise Malformed("the origin is empty or too long", Reason.BAD_LOG)
+    size = parse_decimal(lines[1])
+    root = decode_base64(lines[2], length=HASH_BYTES)
+    if size == 0 and root != EMPTY_ROOT:
+        raise Malformed("an empty log with a root of something", Reason.BAD_LOG)
+    return Checkpoint(origin, size, root)
+
+
+def open_checkpoint(raw: str, key: NoteKey) -> Checkpoint:
+    """The checkpoint of a note that the log's ``key`` signed; ``Untrusted`` otherwise."""
+    note = parse_note(raw)
+    checkpoint = parse_checkpoint(note.text)
+    if checkpoint.origin != key.name:
+        raise Untrusted(Reason.BAD_LOG, f"the checkpoint is of {checkpoint.origin}")
+    _verify_ed25519(key, one_signature_by(note, key).blob, note.text.encode())
+    return checkpoint
+
+
+def cosign_ed25519(raw: str, name: str, private: Ed25519PrivateKey, at: int) -> NoteSignature:
+    """A witness's cosignature/v1 (type 0x04) of a note at Unix time ``at`` in seconds."""
+    key = NoteKey(name, KeyType.ED25519_COSIGNATURE, private.public_key().public_bytes_raw())
+    text = parse_note(raw).text
+    parse_checkpoint(text)
+    blob = _timestamp(at) + private.sign(_ed25519_message(text, at))
+    return NoteSignature(name, key.key_id, blob)
+
+
+def cosign_ml_dsa_44(raw: str, name: str, private: MLDSA44PrivateKey, at: int) -> NoteSignature:
+    """A cosignature of type 0x06 of a note at Unix time ``at`` in seconds; the context is empty."""
+    public = private.public_key().public_bytes_raw()
+    key = NoteKey(name, KeyType.ML_DSA_44_COSIGNATURE, public)
+    checkpoint = parse_checkpoint(parse_note(raw).text)
+    blob = _timestamp(at) + private.sign(_ml_dsa_message(checkpoint, name, at))
+    return NoteSignature(name, key.key_id, blob)
+
+
+def cosigned_at(raw: str, key: NoteKey) -> int:
+    """When the witness ``key`` cosigned the note, Unix seconds; ``Untrusted`` where it did not, or at time 0."""
+    note = parse_note(raw)
+    checkpoint = parse_checkpoint(note.text)
+    blob = one_signature_by(note, key).blob
+    at = int.from_bytes(blob[:_TIMESTAMP_BYTES], "big")
+    signature = blob[_TIMESTAMP_BYTES:]
+    if not 0 < at < 2**63:
+        raise Untrusted(Reason.BAD_LOG, "the time of the cosignature is out of range")
+    if key.type is KeyType.ED25519_COSIGNATURE:
+        _verify_ed25519(key, signature, _ed25519_message(note.text, at))
+    elif key.type is KeyType.ML_DSA_44_COSIGNATURE:
+        try:
+            public = MLDSA44PublicKey.from_public_bytes(key.public)
+            public.verify(signature, _ml_dsa_message(checkpoint, key.name, at))
+        except InvalidSignature as error:
+            raise Untrusted(Reason.BAD_LOG, f"the cosignature of {key.name} is wrong") from error
+    else:
+        raise Untrusted(Reason.BAD_LOG, "a log key is not a witness key")
+    return at
+
+
+def format_proof(proof: LogProof) -> str:
+    """The tlog-proof file."""
+    path = "".join(f"{encode_base64(each)}\n" for each in proof.path)
+    return f"{PROOF_HEADER}\nindex {proof.index}\n{path}\n{proof.checkpoint}"
+
+
+def parse_proof(raw: str) -> LogProof:
+    """``Malformed`` unless ``raw`` is a tlog-proof without an ``extra`` line, which nothing authenticates."""
+    head, empty, checkpoint = raw.partition("\n\n")
+    lines = head.split("\n")
+    if not empty or lines[0] != PROOF_HEADER or len(lines) - 2 > MAX_PROOF_HASHES:
+        raise Malformed("not a log proof", Reason.BAD_LOG)
+    if len(lines) < 2 or not lines[1].startswith("index "):  # noqa: PLR2004 -- header and index
+        raise Malformed("the log proof names no index", Reason.BAD_LOG)
+    index = parse_decimal(lines[1].removeprefix("index "))
+    path = tuple(decode_base64(line, length=HASH_BYTES) for line in lines[2:])
+    return LogProof(index, path, checkpoint)
+
+
+def verify_proof(proof: LogProof, leaf: bytes, key: NoteKey) -> Checkpoint:
+    """The checkpoint under which the entry with this leaf hash stands; ``Untrusted`` where it does not."""
+    checkpoint = open_checkpoint(proof.checkpoint, key)
+    verify_inclusion(leaf, proof.index, checkpoint.size, proof.path, checkpoint.root)
+    return checkpoint
+
+
+def format_consistency(old: int, path: Sequence[bytes], checkpoint: str) -> str:
+    """The body of tlog-witness ``add-checkpoint``: old size, proof, checkpoint."""
+    lines = "".join(f"{encode_base64(each)}\n" for each in path)
+    return f"old {old}\n{lines}\n{checkpoint}"
+
+
+def _verify_ed25519(key: NoteKey, signature: bytes, message: bytes) -> None:
+    try:
+        Ed25519PublicKey.from_public_bytes(key.public).verify(signature, message)
+    except InvalidSignature as error:
+        raise Untrusted(Reason.BAD_LOG, f"the signature of {key.name} is wrong") from error
+
+
+def _timestamp(at: int) -> bytes:
+    if not 0 < at < 2**63:
+        raise ValueError("a cosignature's time is 1 to 2^63-1")
+    return at.to_bytes(_TIMESTAMP_BYTES, "big")
+
+
+def _ed25519_message(text: str, at: int) -> bytes:
+    return f"cosignature/v1\ntime {at}\n{text}".encode()
+
+
+def _ml_dsa_message(checkpoint: Checkpoint, name: str, at: int) -> bytes:
+    cosigner, origin = name.encode(), checkpoint.origin.encode()
+    return b"".join(
+        (
+            _SUBTREE,
+            bytes([len(cosigner)]),
+            cosigner,
+            at.to_bytes(8, "big"),
+            bytes([len(origin)]),
+            origin,
+            (0).to_bytes(8, "big"),
+            checkpoint.size.to_bytes(8, "big"),
+            checkpoint.root,
+        )
+    )
