@@ -15,7 +15,7 @@ from typing import Final, NoReturn, TypeAlias
 from varde.errors import Malformed, Reason
 
 Json: TypeAlias = "str | int | bool | list[Json] | dict[str, Json] | None"
-JsonObject: TypeAlias = "dict[str, Json]"
+JsonObject: TypeAlias = dict[str, "Json"]
 
 MAX_DEPTH: Final = 8
 MAX_INTEGER: Final = 2**53 - 1
@@ -24,8 +24,6 @@ MAX_SECONDS: Final = 253_402_300_799
 MAX_MILLISECONDS: Final = MAX_SECONDS * 1000 + 999
 _MAX_INTEGER_DIGITS: Final = 16
 _SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
-# A backslash that is itself escaped does not begin an escape.
-_NUL_ESCAPE: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 # Base64url to base64; what belongs to base64 alone becomes a character that no decoder takes.
 _TO_BASE64: Final = bytes.maketrans(b"-_+/=", b"+/***")
 _DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,15}", re.ASCII)
@@ -63,8 +61,7 @@ def format_json(value: Mapping[str, Json]) -> bytes:
     ``Malformed`` where a string has a lone surrogate or U+0000, which no reader would take.
     """
     text = _ENCODER.encode(value)
-    if _NUL_ESCAPE.search(text):
-        raise Malformed("a string has the character U+0000")
+    _check_no_nul(text)
     try:
         return text.encode()
     except UnicodeEncodeError as error:
@@ -191,9 +188,14 @@ def _items(value: Json) -> list[Json]:
     return value if isinstance(value, list) else []
 
 
-def _check_escapes(text: str, top: JsonObject) -> None:
-    if _NUL_ESCAPE.search(text):
+def _check_no_nul(text: str) -> None:
+    # A backslash that is itself escaped does not begin an escape.
+    if "\\u0000" in text.replace("\\\\", ""):
         raise Malformed("a string has the character U+0000")
+
+
+def _check_escapes(text: str, top: JsonObject) -> None:
+    _check_no_nul(text)
     if _SURROGATE_ESCAPE.search(text):
         format_json(top)
 

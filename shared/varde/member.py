@@ -28,7 +28,7 @@ from varde.keys import (
     VerifyKeys,
     check_ed25519_public,
 )
-from varde.note import parse_vkey
+from varde.note import KeyType, parse_vkey
 
 _MEMBERS: Final = frozenset(
     {"nation", "standing", "name", "broker", "ca", "relay", "log", "signing", "voting"}
@@ -107,7 +107,8 @@ def parse_member(value: Json) -> Member:
     relay = require_string(members["relay"], "relay")
     check_ed25519_public(nkey_public(relay))
     log = require_string(members["log"], "log")
-    parse_vkey(log)
+    if parse_vkey(log).type is not KeyType.ED25519:
+        raise Malformed("the log's key is not a key that signs logs", Reason.BAD_ROSTER)
     return Member(
         nation=parse_nation(members["nation"]),
         standing=Standing(str(standing)),

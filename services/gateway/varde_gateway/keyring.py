@@ -96,16 +96,16 @@ class UnwrapError(KeystoreError):
 
 
 class Keyring:
-    """The opened keystore. Holds private keys; shows none. ``log_seed`` is the 32 bytes of the log's key."""
+    """The opened keystore. Holds private keys; shows none."""
 
-    __slots__ = ("_wraps", "log_seed", "message", "nation", "token", "vote")
+    __slots__ = ("_wraps", "log", "message", "nation", "token", "vote")
 
     def __init__(self, nation: Nation, seeds: "_Seeds") -> None:
         """Each key from its own seed."""
         self.nation = nation
         self.message = _signing_keys(seeds.pairs[Purpose.MESSAGE])
         self.vote = _signing_keys(seeds.pairs[Purpose.VOTE])
-        self.log_seed = seeds.single[Purpose.LOG]
+        self.log = Ed25519PrivateKey.from_private_bytes(seeds.single[Purpose.LOG])
         self.token = Ed25519PrivateKey.from_private_bytes(seeds.single[Purpose.TOKEN])
         self._wraps = {each: AESGCM(seeds.single[each]) for each in _WRAPS}
 

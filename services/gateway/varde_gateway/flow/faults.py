@@ -27,3 +27,23 @@ class Forbidden(FlowFault):
 
 class Unavailable(FlowFault):
     """This node cannot do it now; nothing was accepted, and trying again is right."""
+
+
+class Unauthenticated(FlowFault):
+    """Nobody vouches for who this is: a wrong password, a wrong or expired token, a wrong signature."""
+
+
+class StaleWebhook(Unauthenticated):
+    """A webhook message whose signed time is too far from ours; it may be a replay."""
+
+
+class RepeatedWebhook(Conflict):
+    """A webhook message that has become an alert already."""
+
+    def __init__(self, detail: str, alert_id: str) -> None:
+        super().__init__(detail)
+        self.alert_id = alert_id
+
+
+class TooMany(FlowFault):
+    """More requests than are allowed in a minute; nothing was done."""

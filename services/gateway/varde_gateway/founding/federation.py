@@ -11,9 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from varde.encoding import (
-    decode_base64url,
     exact_members,
-    format_json,
     parse_json,
     require_list,
     sha256_base64url,

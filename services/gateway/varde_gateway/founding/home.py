@@ -137,7 +137,7 @@ def found_node(
         broker=f"tls://{plan.broker_address}",
         ca=ca_der,
         relay=relay_user.public,
-        log=format_vkey(LogSigner(plan.log_origin, keyring.log_seed).key),
+        log=format_vkey(LogSigner(plan.log_origin, keyring.log).key),
         signing_keys=keyring.message.public,
         voting_keys=keyring.vote.public,
     )

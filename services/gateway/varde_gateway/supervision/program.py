@@ -1,0 +1,127 @@
+"""One program to keep running: how to start it, how to see that it is ready, and what an earlier run left behind.
+
+Knows processes and files under ``/proc``, not what the programs do.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+_PROBE_SECONDS: Final = 1.0
+_STOP_SECONDS: Final = 5.0
+_POLL_SECONDS: Final = 0.05
+_OK: Final = b"HTTP/1.1 200 "
+
+
+class Probe(Protocol):
+    """Whether a program does its work now."""
+
+    async def ready(self) -> bool:
+        """One try; never raises, never longer than a second or two."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListensOn:
+    """Ready when the port takes connections."""
+
+    host: str
+    port: int
+
+    async def ready(self) -> bool:
+        """Connect and hang up."""
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                _, writer = await asyncio.open_connection(self.host, self.port)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class AnswersReady:
+    """Ready when ``GET /health/ready`` gives 200."""
+
+    host: str
+    port: int
+
+    async def ready(self) -> bool:
+        """One request on a connection of its own."""
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                reader, writer = await asyncio.open_connection(self.host, self.port)
+                try:
+                    writer.write(
+                        b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+                    )
+                    return await reader.readexactly(len(_OK)) == _OK
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """``name`` is the part (broker, relay, gateway) and ``owner`` whose (a nation); ``argv[0]`` is an absolute path."""
+
+    owner: str
+    name: str
+    argv: tuple[str, ...]
+    probe: Probe
+    log_file: Path
+    pid_file: Path
+
+
+def stop_left_over(program: Program) -> int | None:
+    """Stop the process that an earlier, killed supervisor started; its id, or None where there is none.
+
+    Only a process with exactly this program's command line, which holds its home: the id in the file may belong to
+    somebody else by now.
+    """
+    try:
+        pid = int(program.pid_file.read_text("ascii"))
+    except (OSError, ValueError):
+        return None
+    if not _runs(pid, program):
+        return None
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        signal_group(pid, number)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while time.monotonic() < deadline:
+            if not _runs(pid, program):
+                return pid
+            time.sleep(_POLL_SECONDS)
+    return pid
+
+
+def signal_group(pid: int, number: signal.Signals) -> None:
+    """Signal a program and what it has started; it leads its own process group."""
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def tail_of(path: Path, lines: int = 12) -> str:
+    """The last lines of a log file, for a person who must see why a part does not start."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 8192))
+            return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
+    except OSError:
+        return "(no log)"
+
+
+def _runs(pid: int, program: Program) -> bool:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    arguments = command.rstrip(b"\0").decode("utf-8", "surrogateescape").split("\0")
+    return state != "Z" and tuple(arguments) == program.argv

@@ -1,0 +1,220 @@
+"""Whole nodes in one process: the real flow over a real database, joined by brokers in memory.
+
+``MemoryBroker`` keeps the port's promises: at least once, acknowledged or redelivered, urgent and routine apart.
+"""
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from varde.admission import Admit, admit
+from varde.checkpoint import LogSigner
+from varde.errors import Reason
+from varde.identifiers import Lane, Nation
+from varde.note import parse_vkey
+from varde_gateway.flow.desk import Desk, Policy
+from varde_gateway.flow.inbox import take_in
+from varde_gateway.flow.outbox import deliver, sweep
+from varde_gateway.flow.outgoing import Outgoing
+from varde_gateway.flow.ports import BrokerError, BrokerUnavailable, Carried
+from varde_gateway.flow.prekeys import load_prekeys, renew_prekeys
+from varde_gateway.flow.rosters import load_trust
+from varde_gateway.store.database import migrate, open_database
+from varde_gateway.store.ledger import Ledger
+
+from support.federation import NOW, Federation, Party, seed
+
+
+class Clock:
+    """A clock that only the test moves; milliseconds."""
+
+    def __init__(self) -> None:
+        self.ms = NOW * 1000
+
+    def __call__(self) -> int:
+        return self.ms
+
+    def forward(self, seconds: float) -> None:
+        self.ms += int(seconds * 1000)
+
+
+class PlainWrapping:
+    """Keeps the port of the keystore's wrapping: what is unwrapped elsewhere, or changed, is refused."""
+
+    def wrap(self, purpose: str, plaintext: bytes, aad: bytes) -> bytes:
+        return b"|".join((purpose.encode(), aad, plaintext.hex().encode()))
+
+    def unwrap(self, purpose: str, wrapped: bytes, aad: bytes) -> bytes:
+        found_purpose, found_aad, plaintext = wrapped.split(b"|")
+        assert (found_purpose.decode(), found_aad) == (purpose, aad)
+        return bytes.fromhex(plaintext.decode())
+
+
+@dataclass
+class MemoryBroker:
+    """One nation's broker: what it holds for others, and what its relay brought in."""
+
+    out: dict[tuple[str, Lane], deque[bytes]] = field(default_factory=dict)
+    inbox: deque[tuple[bytes, Lane, Nation]] = field(default_factory=deque)
+    down: bool = False
+    seen: set[str] = field(default_factory=set)
+
+    async def publish(self, subject: str, raw: bytes, message_id: str) -> None:
+        if self.down:
+            raise BrokerUnavailable("the broker is away")
+        if message_id in self.seen:
+            return
+        self.seen.add(message_id)
+        _, recipient, lane = subject.split(".")
+        self.out.setdefault((recipient, Lane(lane)), deque()).append(raw)
+
+    async def publish_many(
+        self, messages: Sequence[tuple[str, bytes, str]]
+    ) -> list[BrokerError | None]:
+        if self.down:
+            return [BrokerUnavailable("the broker is away") for _ in messages]
+        for each in messages:
+            await self.publish(*each)
+        return [None for _ in messages]
+
+    async def fetch(self, lane: Lane, batch: int, wait_seconds: float) -> list[Carried]:
+        raise AssertionError("the tests hand over what is carried themselves")
+
+    async def backlog(self, recipient: Nation, lane: Lane) -> int:
+        return len(self.out.get((recipient, lane), ()))
+
+    def connected(self) -> bool:
+        return not self.down
+
+    async def wait_connected(self) -> None:
+        assert not self.down
+
+
+@dataclass
+class Node:
+    """One nation at work, stepped by the test."""
+
+    desk: Desk
+    broker: MemoryBroker
+    party: Party
+    refused: list[Reason] = field(default_factory=list)
+
+    async def work(self) -> None:
+        """Give the broker everything that is due."""
+        await sweep(self.desk, self.broker)
+        while jobs := await self.desk.outgoing.take(64, 0):
+            await deliver(self.desk, self.broker, jobs)
+
+    async def take_in(self) -> list[str]:
+        """Open everything that the relay brought; what became of each: acknowledged or retried."""
+        fates: list[str] = []
+        while self.broker.inbox:
+            batch = [self.broker.inbox.popleft() for _ in range(min(16, len(self.broker.inbox)))]
+            await take_in(self.desk, [self._carried(each, fates) for each in batch])
+        return fates
+
+    def _carried(self, message: tuple[bytes, Lane, Nation], fates: list[str]) -> Carried:
+        raw, lane, sender = message
+
+        async def acknowledge() -> None:
+            fates.append("acknowledged")
+
+        async def retry_later(seconds: float) -> None:
+            fates.append("retried")
+
+        return Carried(raw, lane, sender, 0, acknowledge, retry_later)
+
+
+async def carry(sender: Node, recipient: Node) -> int:
+    """What the recipient's relay does: fetch, admit, write the INBOX."""
+    moved = 0
+    for lane in Lane:
+        queue = sender.broker.out.get((recipient.desk.nation, lane), deque())
+        while queue:
+            raw = queue.popleft()
+            decision = admit(
+                raw,
+                lane=lane,
+                me=recipient.desk.nation,
+                link=sender.desk.nation,
+                trust=recipient.desk.trust,
+                now=recipient.desk.now(),
+            )
+            if isinstance(decision, Admit):
+                recipient.broker.inbox.append((raw, lane, sender.desk.nation))
+                moved += 1
+            else:
+                recipient.refused.append(decision.reason)
+    return moved
+
+
+async def settle(nodes: Sequence[Node]) -> None:
+    """Let everybody work until nothing moves any more."""
+    while True:
+        moved = 0
+        for node in nodes:
+            await node.work()
+        for sender in nodes:
+            for recipient in nodes:
+                if sender is not recipient:
+                    moved += await carry(sender, recipient)
+        for node in nodes:
+            await node.take_in()
+        if not moved:
+            return
+
+
+@asynccontextmanager
+async def running_node(
+    url: str, party: Party, federation: Federation, clock: Clock
+) -> AsyncIterator[Node]:
+    """One node over the database at ``url``, its prekeys made."""
+    database = open_database(url)
+    await asyncio.to_thread(migrate, database)
+    try:
+        async with Ledger(
+            database.writer, database.reader, now=clock, random=secrets.token_bytes
+        ) as ledger:
+            trust = await load_trust(ledger, federation.id, [federation.founding], clock() // 1000)
+            desk = Desk(
+                nation=party.nation,
+                keys=party.signing,
+                log_signer=LogSigner(
+                    parse_vkey(party.member.log).name,
+                    Ed25519PrivateKey.from_private_bytes(seed(f"{party.nation} 1 log")),
+                ),
+                trust=trust,
+                ledger=ledger,
+                outgoing=Outgoing(),
+                wrapping=PlainWrapping(),
+                policy=Policy(),
+                now_ms=clock,
+                random=secrets.token_bytes,
+            )
+            await load_prekeys(desk)
+            await renew_prekeys(desk)
+            yield Node(desk, MemoryBroker(), party)
+    finally:
+        database.close()
+
+
+@asynccontextmanager
+async def running_nodes(
+    directory: Path, federation: Federation, clock: Clock
+) -> AsyncIterator[dict[Nation, Node]]:
+    """Every nation of a federation over SQLite files, prekeys exchanged."""
+    async with AsyncExitStack() as stack:
+        nodes = {
+            nation: await stack.enter_async_context(
+                running_node(f"sqlite:///{directory / nation}.db", party, federation, clock)
+            )
+            for nation, party in federation.parties.items()
+        }
+        await settle(list(nodes.values()))
+        yield nodes
