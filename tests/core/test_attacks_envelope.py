@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 from support.federation import (
     DAY,
     EE,
@@ -22,7 +23,6 @@ from support.federation import (
     successor,
     voted,
 )
-
 from varde.document import format_document
 from varde.encoding import JsonObject, decode_base64url, encode_base64url, format_json
 from varde.envelope import format_envelope, format_protected, parse_envelope
@@ -228,8 +228,6 @@ def test_attack_07_an_oversize_envelope_is_refused(states: Federation) -> None:
 
 def test_attack_07_eighty_recipients_of_a_document_are_refused(states: Federation) -> None:
     crowd = sorted({FI, *(f"X{number:02}" for number in range(79))})
-    raw = states.envelope(to=FI, **{})
-    assert outcome(states.open(raw)) == "opened"
     document = states.document(to=crowd)
     assert outcome(states.open(states.seal(states.sign(document), document))) is Reason.MALFORMED
 
@@ -299,32 +297,31 @@ def test_attack_09_inner_and_outer_must_agree(states: Federation, field: dict[st
 
 
 @pytest.mark.parametrize(
-    "edit",
+    ("edit", "reason"),
     [
-        lambda pair: pair[:1],
-        lambda pair: pair[1:],
-        lambda pair: [pair[0], pair[0]],
-        lambda pair: [pair[1], pair[1]],
-        lambda pair: [],
-        lambda pair: [*pair, pair[1]],
-        lambda pair: [pair[1], pair[0]],
+        (lambda pair: pair[:1], Reason.BAD_SIGNATURE),
+        (lambda pair: pair[1:], Reason.BAD_SIGNATURE),
+        (lambda _: [], Reason.BAD_SIGNATURE),
+        (lambda pair: [*pair, pair[1]], Reason.BAD_SIGNATURE),
+        (lambda pair: [pair[0], pair[0]], Reason.MALFORMED),
+        (lambda pair: [pair[1], pair[1]], Reason.MALFORMED),
+        (lambda pair: [pair[1], pair[0]], Reason.MALFORMED),
     ],
     ids=[
         "without ML-DSA",
         "without Ed25519",
-        "Ed25519 twice",
-        "ML-DSA twice",
         "none",
         "three",
+        "first twice",
+        "last twice",
         "swapped",
     ],
 )
 def test_attack_10_a_stripped_doubled_or_swapped_signature_is_refused(
-    states: Federation, edit: object
+    states: Federation, edit: object, reason: Reason
 ) -> None:
     signed = with_signatures(states.sign(states.document()), edit)
-    reason = outcome(states.open(sealed_anew(states, signed)))
-    assert reason in {Reason.BAD_SIGNATURE, Reason.MALFORMED}
+    assert outcome(states.open(sealed_anew(states, signed))) is reason
 
 
 @pytest.mark.parametrize("half", [0, 1])

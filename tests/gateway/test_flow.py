@@ -9,6 +9,9 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import func, select
 
+from support.alerts import sample_alert
+from support.federation import EE, FI, LV, federation
+from support.nodes import Clock, Node, carry, running_node, running_nodes, settle
 from varde.acknowledgement import Response
 from varde.alert import parse_alert
 from varde.auditlog import AuditKind
@@ -24,10 +27,6 @@ from varde_gateway.flow.send import Order, send_alert
 from varde_gateway.flow.trail import list_entries
 from varde_gateway.store.alerts import find_alert, list_alerts
 from varde_gateway.store.tables import alerts_table, deliveries_table
-
-from support.alerts import sample_alert
-from support.federation import EE, FI, LV, federation
-from support.nodes import Clock, Node, carry, running_node, running_nodes, settle
 
 pytestmark = pytest.mark.asyncio
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from support.federation import NOW, Federation, Party, seed
 from varde.admission import Admit, admit
 from varde.checkpoint import LogSigner
 from varde.errors import Reason
@@ -27,8 +28,6 @@ from varde_gateway.flow.prekeys import load_prekeys, renew_prekeys
 from varde_gateway.flow.rosters import load_trust
 from varde_gateway.store.database import migrate, open_database
 from varde_gateway.store.ledger import Ledger
-
-from support.federation import NOW, Federation, Party, seed
 
 
 class Clock:

@@ -13,6 +13,22 @@ class Invalid(FlowFault):
     """The request does not make sense, or names something that does not exist."""
 
 
+class InvalidAt(Invalid):
+    """The request breaks a rule at one place; ``path`` names it, such as ``alert.info[0].urgency``."""
+
+    def __init__(self, path: str, detail: str) -> None:
+        super().__init__(detail)
+        self.path = path
+
+
+class Unreadable(FlowFault):
+    """The bytes of the request are not what they say they are."""
+
+
+class TooLarge(FlowFault):
+    """The request has more bytes than this node takes."""
+
+
 class NotFound(FlowFault):
     """What was asked for is not here, or not for this user to see."""
 

@@ -5,6 +5,7 @@ the parameter sets that OWASP's password storage page recommends). An unknown na
 """
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,18 +16,18 @@ from varde.auditlog import AuditKind
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import TooMany, Unauthenticated
 from varde_gateway.flow.rates import Rate, Rates
+from varde_gateway.store.ledger import Transaction
 from varde_gateway.store.users import User, find_user, replace_hash
 
 MAX_PASSWORD_CHARACTERS: Final = 1024
+USERNAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 FAILURES_PER_NAME: Final = Rate("failed sign-ins for one name", 10)
 FAILURES_PER_ADDRESS: Final = Rate("failed sign-ins from one address", 60)
 _RECORDED: Final = Rate("records of too many sign-ins", 1)
 _AT_ONCE: Final = 2
 _HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, type=Type.ID)
 # Of a password that nobody has: what an unknown name is checked against.
-_NOBODY: Final = (
-    "$argon2id$v=19$m=19456,t=2,p=1$dmFyZGUtbm9ib2R5LTAwMQ$NkX0p0KPkPwXkYtC3U2eEL6AQr7MLmjyzk4PIyqTC6A"
-)
+_NOBODY: Final = "$argon2id$v=19$m=19456,t=2,p=1$e+h7Z7Wsdy896LnKldd9Rg$XREGfdwn+ZPdBst8TWH1ML2IUXhqx1kG9qi5r1ltp8A"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +52,21 @@ class SignIn:
         """The person, or ``Unauthenticated``, or ``TooMany`` after many failures; each is recorded."""
         async with self._hashing:
             await self._check_rates(username, address)
-            user = await self._desk.ledger.read(lambda connection: find_user(connection, username))
+            user = None
+            if USERNAME.fullmatch(username) is not None:
+                user = await self._desk.ledger.read(lambda connection: find_user(connection, username))
             right = await asyncio.to_thread(
                 is_right, _NOBODY if user is None else user.password_hash, password
             )
             if user is None or not right or user.disabled:
                 self._rates.count(FAILURES_PER_NAME, username)
                 self._rates.count(FAILURES_PER_ADDRESS, address)
-                reason = (
-                    "unknown name"
-                    if user is None
-                    else ("wrong password" if not right else "disabled")
-                )
-                await self._record_refusal(username, address, reason)
+                # An unknown name is not written down: it may be a password in the wrong field.
+                if user is None:
+                    await self._record_refusal("-", address, "unknown name")
+                else:
+                    reason = "disabled" if right else "wrong password"
+                    await self._record_refusal(user.username, address, reason)
                 raise Unauthenticated("The name or the password is wrong, or the user is disabled.")
             await self._record(user, password, address)
         return SignedIn(user.username, user.display_name, user.roles)
@@ -75,34 +78,27 @@ class SignIn:
         except TooMany:
             # Once a minute: who fills our log with refusals must not succeed in it.
             if self._rates.count(_RECORDED, address):
-                await self._record_refusal(username, address, "too many failures")
+                await self._record_refusal("-", address, "too many failures")
             raise
 
     async def _record_refusal(self, username: str, address: str, reason: str) -> None:
-        # What was typed may be a password in the wrong field: an unknown name is not written down.
-        subject = "-" if reason == "unknown name" else username
+        subjects = [("user", username), ("address", address)]
         await self._desk.ledger.write(
-            lambda tx: tx.audit(
-                AuditKind.SIGN_IN_REFUSED, "node", [("user", subject), ("address", address)], reason
-            )
+            lambda tx: tx.audit(AuditKind.SIGN_IN_REFUSED, "node", subjects, reason)
         )
 
     async def _record(self, user: User, password: str, address: str) -> None:
-        renewed = (
-            await asyncio.to_thread(hash_password, password)
-            if _HASHER.check_needs_rehash(user.password_hash)
-            else None
-        )
-        actor, subjects = user.username, [("user", user.username), ("address", address)]
-        if renewed is None:
-            await self._desk.ledger.write(lambda tx: tx.audit(AuditKind.SIGNED_IN, actor, subjects))
-            return
-        await self._desk.ledger.write(
-            lambda tx: (
-                tx.audit(AuditKind.SIGNED_IN, actor, subjects),
-                replace_hash(tx, user.username, user.password_hash, renewed),
-            )
-        )
+        renewed = None
+        if _HASHER.check_needs_rehash(user.password_hash):
+            renewed = await asyncio.to_thread(hash_password, password)
+        subjects = [("user", user.username), ("address", address)]
+
+        def record(tx: Transaction) -> None:
+            tx.audit(AuditKind.SIGNED_IN, user.username, subjects)
+            if renewed is not None:
+                replace_hash(tx, user.username, user.password_hash, renewed)
+
+        await self._desk.ledger.write(record)
 
 
 def hash_password(password: str) -> str:

@@ -49,7 +49,7 @@ class Supervised:
         self.program = program
         self.pid: int | None = None
         self.deaths = 0
-        self.last_exit: int | None = None
+        self.last_exit: int | str | None = None
         self._on_change = on_change
 
     async def keep_running(self) -> None:
@@ -57,7 +57,11 @@ class Supervised:
         soon = 0
         while True:
             begun = time.monotonic()
-            self.last_exit = await self._run_once()
+            try:
+                self.last_exit = await self._run_once()
+            except OSError as error:
+                # No process, no file descriptor or no disk left: that passes, and the others must run on.
+                self.last_exit = str(error)
             self.deaths += 1
             soon = 0 if time.monotonic() - begun >= STEADY_SECONDS else soon + 1
             await asyncio.sleep(pause_after(soon))
@@ -68,7 +72,7 @@ class Supervised:
             if self.deaths >= DEATHS_BEFORE_READY or time.monotonic() > deadline:
                 program = self.program
                 what = (
-                    f"died {self.deaths} times, the last time with status {self.last_exit}"
+                    f"died {self.deaths} times, the last time with {self.last_exit}"
                     if self.deaths
                     else "runs, but does not become ready"
                 )
@@ -165,7 +169,7 @@ def pause_after(deaths_in_a_row: int) -> float:
     """Seconds before the next start: 0.1, 0.2, 0.4, … 15; none after a long life."""
     if deaths_in_a_row == 0:
         return 0.0
-    return min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2 ** min(deaths_in_a_row - 1, 10))
+    return min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(deaths_in_a_row - 1, 10))
 
 
 def rotate_log(path: Path) -> bool:

@@ -1,0 +1,150 @@
+"""People: who may do what here. Created, disabled and enabled by an administrator; every change is recorded.
+
+Nobody is deleted. A user who is disabled loses every token at once at this process, and within ``STANDING_SECONDS`` at
+the other replicas of this node.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from varde.auditlog import AuditKind
+from varde_gateway.flow.desk import Desk
+from varde_gateway.flow.faults import Conflict, Invalid, NotFound
+from varde_gateway.flow.sign_in import USERNAME, hash_password
+from varde_gateway.store.ledger import Transaction
+from varde_gateway.store.users import User, find_user, insert_user, set_disabled
+
+STANDING_SECONDS: Final = 1
+_MAX_STANDINGS: Final = 4096
+
+
+class Role(StrEnum):
+    """What a person may be; a person may be several."""
+
+    OPERATOR = "operator"
+    OFFICER = "officer"
+    APPROVER = "approver"
+    AUDITOR = "auditor"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class NewUser:
+    """A person to be let in."""
+
+    username: str
+    display_name: str
+    password: str
+    roles: tuple[Role, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a token of this user is worth now; ``tokens_valid_from`` in Unix milliseconds."""
+
+    username: str
+    display_name: str
+    roles: frozenset[Role]
+    tokens_valid_from: int
+
+
+class Standings:
+    """The standing of users, read again from the database every ``STANDING_SECONDS``."""
+
+    def __init__(self, desk: Desk) -> None:
+        """Nothing known yet."""
+        self._desk = desk
+        self._known: dict[str, tuple[int, Standing]] = {}
+
+    async def of(self, username: str) -> Standing | None:
+        """None where there is no such user, or not any more."""
+        now = self._desk.now_ms()
+        known = self._known.get(username)
+        if known is not None and now < known[0]:
+            return known[1]
+        user = await self._desk.ledger.read(lambda connection: find_user(connection, username))
+        if user is None or user.disabled:
+            self._known.pop(username, None)
+            return None
+        if len(self._known) >= _MAX_STANDINGS:
+            self._known.clear()
+        standing = Standing(
+            user.username,
+            user.display_name,
+            frozenset(Role(each) for each in user.roles),
+            user.tokens_valid_from,
+        )
+        self._known[username] = (now + STANDING_SECONDS * 1000, standing)
+        return standing
+
+    def forget(self, username: str) -> None:
+        """Something about this user has changed."""
+        self._known.pop(username, None)
+
+
+async def create_users(desk: Desk, users: Iterable[NewUser], *, actor: str) -> list[User]:
+    """Let these in, all or none; ``Conflict`` where a name is taken, ``Invalid`` where one has no right form."""
+    new = [*users]
+    for each in new:
+        if USERNAME.fullmatch(each.username) is None:
+            raise Invalid(
+                f"{each.username[:64]!r} is not a user name: lower-case letters, digits, '.', '_', '-', at most 64."
+            )
+        if not each.roles:
+            raise Invalid(f"{each.username} needs at least one role: {', '.join(Role)}.")
+    hashes = [await asyncio.to_thread(hash_password, each.password) for each in new]
+
+    def record(tx: Transaction) -> list[User]:
+        made: list[User] = []
+        for each, password_hash in zip(new, hashes, strict=True):
+            if find_user(tx.connection, each.username) is not None:
+                raise Conflict(f"There is a user {each.username} already.")
+            user = User(
+                username=each.username,
+                display_name=each.display_name,
+                password_hash=password_hash,
+                roles=tuple(sorted({role.value for role in each.roles})),
+                disabled=False,
+                tokens_valid_from=0,
+                created_at=tx.now,
+            )
+            insert_user(tx, user)
+            tx.audit(
+                AuditKind.USER_CHANGED,
+                actor,
+                [("user", user.username)],
+                f"created as {', '.join(user.roles)}",
+            )
+            made.append(user)
+        return made
+
+    return await desk.ledger.write(record)
+
+
+async def disable_user(
+    desk: Desk, standings: Standings, username: str, *, disabled: bool, actor: str
+) -> User:
+    """Shut a user out, or let them in again; ``NotFound``, or ``Conflict`` where an administrator shuts out himself."""
+    if disabled and username == actor:
+        raise Conflict("You cannot disable yourself; another administrator can.")
+
+    def record(tx: Transaction) -> User:
+        changed = set_disabled(tx, username, disabled=disabled)
+        user = find_user(tx.connection, username)
+        if user is None:
+            raise NotFound(f"There is no user {username[:64]}.")
+        if changed:
+            tx.audit(
+                AuditKind.USER_CHANGED,
+                actor,
+                [("user", username)],
+                "disabled" if disabled else "enabled",
+            )
+        return user
+
+    user = await desk.ledger.write(record)
+    standings.forget(username)
+    return user

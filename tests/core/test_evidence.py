@@ -1,0 +1,225 @@
+"""The offline verifier names every kind of tampering, exactly where the entries themselves give it away."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support.federation import seed
+from varde.auditlog import AuditKind, AuditLeaf, format_leaf, parse_leaf
+from varde.checkpoint import LogSigner
+from varde.encoding import encode_base64url
+from varde.errors import Malformed
+from varde.evidence import Fault, Progress, Verdict, verify_export
+from varde.merkle import Frontier, leaf_hash
+from varde.note import format_vkey
+
+SIGNER = LogSigner("varde.example/ee", Ed25519PrivateKey.from_private_bytes(seed("log")))
+ENTRIES = 40
+CHECKPOINTS = (7, 20, 33, 40)
+
+
+def leaf(index: int, actor: str = "operator") -> bytes:
+    return format_leaf(
+        AuditLeaf(
+            index=index,
+            kind=AuditKind.SENT,
+            at=1_780_000_000_000 + index,
+            actor=actor,
+            subjects=(("document", f"{index:08d}"),),
+            detail="",
+            salt=seed(f"salt {index}")[:16],
+        )
+    )
+
+
+def entry(index: int, raw: bytes) -> dict[str, Any]:
+    return {"index": index, "leaf": raw.decode(), "hash": encode_base64url(leaf_hash(raw))}
+
+
+def export(leaves: list[bytes] | None = None) -> list[dict[str, Any]]:
+    leaves = [leaf(index) for index in range(ENTRIES)] if leaves is None else leaves
+    lines: list[dict[str, Any]] = [
+        {
+            "varde": "audit-log",
+            "v": 1,
+            "origin": SIGNER.key.name,
+            "vkeys": [format_vkey(SIGNER.key)],
+            "nation": "EE",
+            "federation": "f",
+        }
+    ]
+    frontier = Frontier()
+    note = SIGNER.sign_checkpoint(0, frontier.root())
+    for index, raw in enumerate(leaves):
+        frontier, _ = frontier.append(leaf_hash(raw))
+        lines.append(entry(index, raw))
+        if index + 1 in CHECKPOINTS:
+            note = SIGNER.sign_checkpoint(index + 1, frontier.root())
+            lines.append({"checkpoint": note})
+    lines.append({"end": {"entries": len(leaves), "checkpoint": note}})
+    return lines
+
+
+def verdict(lines: list[dict[str, Any]], **options: Any) -> Verdict:
+    *progress, last = verify_export((json.dumps(line) for line in lines), **options)
+    assert all(isinstance(each, Progress) for each in progress)
+    assert isinstance(last, Verdict)
+    return last
+
+
+def place(lines: list[dict[str, Any]], index: int) -> int:
+    return next(place for place, line in enumerate(lines) if line.get("index") == index)
+
+
+def faults(lines: list[dict[str, Any]]) -> list[tuple[Fault, int, int]]:
+    return [(each.fault, each.first, each.last) for each in verdict(lines).findings]
+
+
+def test_an_honest_export_is_intact_and_says_how_much_is_signed() -> None:
+    found = verdict(export())
+    assert found.intact
+    assert (found.entries, found.checkpoints, found.signed_entries) == (40, 4, 40)
+    assert (found.origin, found.nation) == ("varde.example/ee", "EE")
+    assert not found.keys_pinned
+
+
+def test_an_empty_log_is_intact() -> None:
+    assert verdict(export([])).intact
+
+
+def test_entries_after_the_last_checkpoint_are_reported_as_unsigned() -> None:
+    lines = export()
+    lines = [
+        line for line in lines if "end" not in line and "40" not in str(line.get("checkpoint"))
+    ]
+    note = next(line["checkpoint"] for line in reversed(lines) if "checkpoint" in line)
+    found = verdict([*lines, {"end": {"entries": 40, "checkpoint": note}}])
+    assert found.intact
+    assert found.signed_entries == 33
+
+
+@settings(deadline=None, max_examples=40)
+@given(index=st.integers(0, ENTRIES - 1))
+def test_attack_47_a_changed_entry_is_named(index: int) -> None:
+    lines = export()
+    at = place(lines, index)
+    lines[at]["leaf"] = lines[at]["leaf"].replace('"operator"', '"somebody"')
+    assert (Fault.CHANGED, index, index) in faults(lines)
+
+
+@settings(deadline=None, max_examples=40)
+@given(index=st.integers(0, ENTRIES - 2))
+def test_attack_47_a_deleted_entry_is_named(index: int) -> None:
+    lines = export()
+    del lines[place(lines, index)]
+    assert faults(lines)[0] == (Fault.DELETED, index, index)
+
+
+def test_attack_47_a_deleted_run_is_named_from_first_to_last() -> None:
+    lines = export()
+    begin = place(lines, 22)
+    del lines[begin : begin + 5]
+    assert faults(lines)[0] == (Fault.DELETED, 22, 26)
+
+
+def test_attack_47_the_last_entry_deleted_is_truncation() -> None:
+    lines = export()
+    del lines[place(lines, 39)]
+    assert (Fault.TRUNCATED, 39, 39) in faults(lines)
+
+
+@settings(deadline=None, max_examples=40)
+@given(index=st.integers(0, ENTRIES - 1))
+def test_attack_47_an_entry_inserted_again_is_named(index: int) -> None:
+    lines = export()
+    at = place(lines, index)
+    lines.insert(at, lines[at])
+    assert (Fault.INSERTED, index, index) in faults(lines)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(0, ENTRIES - 1), min_size=2, max_size=2, unique=True))
+def test_attack_47_two_swapped_entries_are_named(pair: list[int]) -> None:
+    first, second = sorted(pair)
+    lines = export()
+    a, b = place(lines, first), place(lines, second)
+    lines[a], lines[b] = lines[b], lines[a]
+    assert (Fault.SWAPPED, first, second) in faults(lines)
+
+
+def test_an_entry_rewritten_with_all_its_hashes_is_caught_by_the_signed_checkpoint() -> None:
+    lines = export()
+    rewritten = leaf(25, actor="somebody else")
+    lines[place(lines, 25)] = entry(25, rewritten)
+    assert faults(lines) == [(Fault.CHANGED, 20, 32)]
+
+
+def test_a_checkpoint_by_another_key_is_refused() -> None:
+    other = LogSigner(SIGNER.key.name, Ed25519PrivateKey.from_private_bytes(seed("other log")))
+    lines = export()
+    at = next(place for place, line in enumerate(lines) if "checkpoint" in line)
+    lines[at]["checkpoint"] = other.sign_checkpoint(7, leaf_hash(b""))
+    assert faults(lines)[0][0] is Fault.BAD_CHECKPOINT
+
+
+def test_a_whole_log_rewritten_under_another_key_is_refused_where_the_key_is_known() -> None:
+    other = LogSigner(SIGNER.key.name, Ed25519PrivateKey.from_private_bytes(seed("other log")))
+    assert verdict(export(), pinned=[format_vkey(SIGNER.key)]).keys_pinned
+    found = verdict(export(), pinned=[format_vkey(other.key)])
+    assert not found.intact
+    assert {each.fault for each in found.findings} == {Fault.BAD_CHECKPOINT}
+
+
+@pytest.mark.parametrize("kept", [1, 2, 15, 30])
+def test_a_file_that_is_cut_off_is_truncated(kept: int) -> None:
+    assert Fault.TRUNCATED in {fault for fault, _, _ in faults(export()[:kept])}
+
+
+def _set(lines: list[dict[str, Any]], at: int, value: dict[str, Any]) -> None:
+    lines[at] = value
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda lines: _set(lines, 3, {"what": 1}),
+        lambda lines: _set(lines, 3, {"leaf": 1}),
+        lambda lines: _set(lines, 3, {"index": "3", "leaf": "x", "hash": "x"}),
+        lambda lines: _set(lines, 3, {**lines[3], "hash": "not base64url!"}),
+        lambda lines: _set(lines, -1, {"end": "now"}),
+        lambda lines: _set(lines, -1, {"end": {"entries": 40, "checkpoint": 5}}),
+    ],
+)
+def test_a_line_of_another_form_is_a_finding_and_never_an_exception(
+    spoil: Callable[[list[dict[str, Any]]], None],
+) -> None:
+    lines = export()
+    spoil(lines)
+    assert not verdict(lines).intact
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", "no json", '{"varde":"audit-log","v":2}', "[" * 100_000]
+)
+def test_what_is_no_export_is_refused_with_the_command_that_makes_one(text: str) -> None:
+    with pytest.raises(Malformed, match="varde audit export"):
+        list(verify_export([text] if text else []))
+
+
+def test_an_export_without_its_logs_key_is_refused() -> None:
+    lines = export()
+    lines[0]["vkeys"] = []
+    with pytest.raises(Malformed, match="no key"):
+        verdict(lines)
+
+
+def test_a_leaf_has_one_form() -> None:
+    raw = leaf(3)
+    assert format_leaf(parse_leaf(raw)) == raw
+    with pytest.raises(Malformed):
+        parse_leaf(raw.replace(b":", b": ", 1))
