@@ -14,7 +14,7 @@ from varde.auditlog import AuditKind, AuditLeaf, format_leaf, parse_leaf
 from varde.checkpoint import LogSigner
 from varde.encoding import encode_base64url
 from varde.errors import Malformed
-from varde.evidence import Fault, Progress, Verdict, verify_export
+from varde.evidence import MAX_FINDINGS, Fault, Progress, Verdict, verify_export
 from varde.merkle import Frontier, leaf_hash
 from varde.note import format_vkey
 
@@ -216,6 +216,28 @@ def test_an_export_without_its_logs_key_is_refused() -> None:
     lines[0]["vkeys"] = []
     with pytest.raises(Malformed, match="no key"):
         verdict(lines)
+
+
+def test_no_more_findings_than_anybody_reads() -> None:
+    lines = export()
+    for line in lines:
+        if "leaf" in line:
+            line["leaf"] = "changed"
+    many = lines[:1] + [line for line in lines if "leaf" in line] * 5 + lines[-1:]
+    assert len(verdict(many).findings) == MAX_FINDINGS
+
+
+def test_a_forged_entry_in_the_place_of_a_missing_one_is_named() -> None:
+    lines = export()
+    lines[place(lines, 12)] = entry(60, leaf(60))
+    assert (Fault.INSERTED, 60, 60) in faults(lines)
+
+
+def test_progress_is_told_while_a_long_log_is_read() -> None:
+    reports = list(
+        verify_export(json.dumps(line) for line in export([leaf(n) for n in range(5001)]))
+    )
+    assert reports[0] == Progress(5000)
 
 
 def test_a_leaf_has_one_form() -> None:

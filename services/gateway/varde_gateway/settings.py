@@ -23,6 +23,7 @@ from varde_gateway.private_files import ExposedFileError, read_private
 
 SETTINGS_FILE: Final = "node.toml"
 ENVIRONMENT_PREFIX: Final = "VARDE_"
+_NO_FEDERATION: Final = "A" * 43
 _PATHS: Final = ("broker_ca", "gateway_nkey", "keystore", "passphrase_file", "rosters_file")
 
 
@@ -140,7 +141,15 @@ class GatewaySettings(BaseSettings):
 
 def load_settings(home: Path) -> GatewaySettings:
     """The settings of one home, or ``SettingsError`` naming everything that is wrong."""
-    home = home.resolve()
+    return _load(home.resolve())
+
+
+def load_unjoined(home: Path) -> GatewaySettings:
+    """The settings of a home that may belong to no federation yet: its ``genesis`` is then all zeros."""
+    return _load(home.resolve(), genesis=_NO_FEDERATION)
+
+
+def _load(home: Path, **given: str) -> GatewaySettings:
     file = home / SETTINGS_FILE
     if not file.is_file():
         raise SettingsError(
@@ -148,7 +157,7 @@ def load_settings(home: Path) -> GatewaySettings:
             f"Make one with 'varde init', or a whole federation with 'varde demo'."
         )
     try:
-        return GatewaySettings(home=home)  # type: ignore[call-arg] # the rest comes from the file and the environment
+        return GatewaySettings(home=home, **given)  # type: ignore[call-arg] # the rest comes from the file and the environment
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file} is not TOML: {error}.") from None
     except ValidationError as error:
@@ -161,6 +170,11 @@ def load_settings(home: Path) -> GatewaySettings:
 def _describe(place: tuple[int | str, ...], kind: str, message: str) -> str:
     name = ".".join(str(each) for each in place) or "node.toml"
     match kind:
+        case "missing" if name == "genesis":
+            return (
+                "  genesis: is missing, so this node belongs to no federation yet; "
+                "join one with 'varde roster join'"
+            )
         case "missing":
             return f"  {name}: is missing; add a line '{name} = ...'"
         case "extra_forbidden":

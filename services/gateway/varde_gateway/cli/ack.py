@@ -1,7 +1,7 @@
 """``varde ack``: an officer's signed answer to an alert."""
 
 import uuid
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -19,7 +19,7 @@ from varde_gateway.cli.node_client import (
 )
 
 
-class Response(str, Enum):
+class Response(StrEnum):
     """What the officer answers."""
 
     ACKNOWLEDGED = "acknowledged"
@@ -33,6 +33,7 @@ app = make_app()
 
 @app.command()
 def ack(
+    *,
     alert_id: Annotated[
         str,
         typer.Argument(

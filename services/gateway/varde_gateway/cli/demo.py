@@ -58,6 +58,8 @@ def demo(
     Examples: varde demo --dir demo | varde demo --dir seven --nations EE,FI,LV,LT,NO,PL,UA --base-port 19000
     """
     wanted = None if nations is None else _parse_nations(nations)
+    directory.mkdir(parents=True, exist_ok=True)
+    directory = directory.resolve()
     run_until_stopped(lambda stop: _run(stop, directory, wanted, base_port, as_json))
 
 
@@ -69,15 +71,13 @@ async def _run(
     as_json: bool,
 ) -> None:
     begun = time.monotonic()
-    directory.mkdir(parents=True, exist_ok=True)
-    directory = directory.resolve()
     with only_supervisor_of(directory):
         members, fresh = prepare_demo(
             directory,
             nations,
             base_port,
-            now=datetime.now(UTC),
-            random=secrets.token_bytes,  # noqa: TID251 -- a command is an edge
+            now=datetime.now(UTC),  # noqa: TID251 -- a command is an edge
+            random=secrets.token_bytes,
         )
         if not as_json:
             print(

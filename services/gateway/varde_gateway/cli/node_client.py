@@ -155,7 +155,7 @@ def _from_demo(directory: Path, nation: str | None, role: str) -> SignIn:
             Exit.USAGE,
             f"there is no running demo in {directory}: start 'varde demo --dir {directory}'.",
         )
-    if nation not in nations:
+    if nation is None or nation not in nations:
         fail(Exit.USAGE, f"say --nation, one of {', '.join(nations)}.")
     node = nations[nation]
     user = node["users"][role]

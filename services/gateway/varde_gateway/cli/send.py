@@ -4,7 +4,7 @@ import json
 import time
 import uuid
 from datetime import UTC, datetime
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -32,7 +32,7 @@ _POLL_SECONDS: Final = 0.1
 _OPEN_STATES: Final = frozenset({"queued", "sent"})
 
 
-class Tlp(str, Enum):
+class Tlp(StrEnum):
     """Traffic Light Protocol 2.0."""
 
     RED = "RED"
@@ -47,6 +47,7 @@ app = make_app()
 
 @app.command()
 def send(
+    *,
     to: Annotated[str, typer.Option("--to", help="Nations, such as FI,LV; '*' for all.")],
     tlp: Annotated[Tlp, typer.Option("--tlp", help="Who may see it.")],
     file: Annotated[

@@ -26,6 +26,7 @@ app = make_app()
 
 @app.command()
 def watch(
+    *,
     url: UrlOption = None,
     username: UsernameOption = None,
     password: PasswordOption = None,

@@ -74,6 +74,7 @@ def _found(
     homes: Path,
     nations: Sequence[Nation],
     base_port: int,
+    *,
     now: datetime,
     random: Callable[[int], bytes],
 ) -> None:

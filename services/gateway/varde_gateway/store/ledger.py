@@ -30,6 +30,8 @@ from varde_gateway.store.tree import load_frontier, log_size
 T = TypeVar("T")
 
 MAX_BATCH: Final = 256
+MAX_ACTOR: Final = 160
+MAX_TEXT: Final = 160
 _SALT_BYTES: Final = 16
 _LEDGER_LOCK: Final = 0x7661726465  # "varde", the key of the advisory lock
 
@@ -75,7 +77,10 @@ class Transaction:
         self, kind: AuditKind, actor: str, subjects: Sequence[tuple[str, str]], detail: str = ""
     ) -> None:
         """Record an entry of the audit log: ids and digests only, never content."""
-        self._pending.leaves.append((kind, actor, tuple(subjects), detail))
+        labelled = tuple((label, _storable(value, MAX_TEXT)) for label, value in subjects)
+        self._pending.leaves.append(
+            (kind, _storable(actor, MAX_ACTOR), labelled, _storable(detail, MAX_TEXT))
+        )
 
     def event(self, kind: str, data: dict[str, Json]) -> int:
         """Record an event and return its id, which also serves as the serial number of what it announces."""
@@ -271,6 +276,11 @@ class Ledger:
                 listener(events)
         for callback in callbacks:
             callback()
+
+
+def _storable(text: str, most: int) -> str:
+    # What a stranger sent may be quoted in an entry; nothing in it may stop the transaction that records it.
+    return text[:most].encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
 
 
 def _insert_events(

@@ -1,0 +1,233 @@
+"""Checkpoints, cosignatures of both algorithms, and proofs that stand alone."""
+
+import base64
+import contextlib
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.federation import seed
+from varde.checkpoint import (
+    MAX_PROOF_HASHES,
+    Checkpoint,
+    LogProof,
+    LogSigner,
+    cosign_ed25519,
+    cosign_ml_dsa_44,
+    cosigned_at,
+    format_checkpoint,
+    format_consistency,
+    format_proof,
+    open_checkpoint,
+    parse_checkpoint,
+    parse_proof,
+    verify_proof,
+)
+from varde.errors import Malformed, Untrusted, VardeError
+from varde.merkle import EMPTY_ROOT, leaf_hash, node_hash
+from varde.note import KeyType, Note, NoteKey, NoteSignature, format_note, parse_note
+
+ORIGIN = "varde.example/ee"
+LOG = LogSigner(ORIGIN, Ed25519PrivateKey.from_private_bytes(seed("log")))
+ROOT = leaf_hash(b"root")
+ED = Ed25519PrivateKey.from_private_bytes(seed("witness"))
+ML = MLDSA44PrivateKey.from_seed_bytes(seed("witness ml"))
+W1 = "witness.example/w1"
+AT = 1_780_000_000
+
+
+def ed_key(name: str = W1) -> NoteKey:
+    return NoteKey(name, KeyType.ED25519_COSIGNATURE, ED.public_key().public_bytes_raw())
+
+
+def ml_key(name: str = W1) -> NoteKey:
+    return NoteKey(name, KeyType.ML_DSA_44_COSIGNATURE, ML.public_key().public_bytes_raw())
+
+
+def signed(size: int = 5, root: bytes = ROOT) -> str:
+    return LOG.sign_checkpoint(size, root)
+
+
+def with_line(raw: str, line: NoteSignature) -> str:
+    note = parse_note(raw)
+    return format_note(Note(note.text, (*note.signatures, line)))
+
+
+@given(st.integers(1, 2**53 - 1), st.binary(min_size=32, max_size=32))
+def test_a_checkpoint_comes_back_as_it_was(size: int, root: bytes) -> None:
+    checkpoint = Checkpoint(ORIGIN, size, root)
+    assert parse_checkpoint(format_checkpoint(checkpoint)) == checkpoint
+
+
+@given(st.text(max_size=120))
+def test_any_text_is_a_checkpoint_or_refused(text: str) -> None:
+    with contextlib.suppress(VardeError):
+        assert format_checkpoint(parse_checkpoint(text)) == text
+
+
+TEXT = format_checkpoint(Checkpoint(ORIGIN, 5, ROOT))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "",
+        TEXT[:-1],
+        TEXT + "an extension line\n",
+        TEXT.replace("\n5\n", "\n05\n"),
+        TEXT.replace("\n5\n", "\n+5\n"),
+        TEXT.replace("\n5\n", "\n-5\n"),
+        TEXT.replace("\n5\n", "\n 5\n"),
+        TEXT.replace("\n5\n", "\n٥\n"),
+        TEXT.replace("\n5\n", "\n9007199254740992\n"),
+        TEXT.replace(ORIGIN, ""),
+        TEXT.replace(ORIGIN, "x" * 256),
+        f"{ORIGIN}\n5\n{base64.b64encode(ROOT[:31]).decode()}\n",
+        f"{ORIGIN}\n5\nno base64\n",
+    ],
+)
+def test_attack_45_a_checkpoint_of_another_form_is_refused(bad: str) -> None:
+    with pytest.raises(Malformed):
+        parse_checkpoint(bad)
+
+
+def test_attack_48_an_empty_log_has_the_empty_root() -> None:
+    assert parse_checkpoint(format_checkpoint(Checkpoint(ORIGIN, 0, EMPTY_ROOT))).size == 0
+    with pytest.raises(Malformed):
+        parse_checkpoint(format_checkpoint(Checkpoint(ORIGIN, 0, ROOT)))
+
+
+def test_a_checkpoint_is_opened_with_its_logs_key_only() -> None:
+    assert open_checkpoint(signed(), LOG.key) == Checkpoint(ORIGIN, 5, ROOT)
+    other = LogSigner(ORIGIN, Ed25519PrivateKey.from_private_bytes(seed("other")))
+    with pytest.raises(Untrusted):
+        open_checkpoint(signed(), other.key)
+
+
+def test_a_known_key_with_a_bad_signature_refuses_the_note() -> None:
+    note = parse_note(signed())
+    forged = NoteSignature(ORIGIN, LOG.key.key_id, bytes(64))
+    with pytest.raises(Untrusted):
+        open_checkpoint(format_note(Note(note.text, (forged,))), LOG.key)
+    with pytest.raises(Untrusted):
+        open_checkpoint(signed().replace("\n5\n", "\n6\n"), LOG.key)
+
+
+def test_attack_45_a_checkpoint_of_another_origin_is_refused() -> None:
+    stranger = LogSigner("varde.example/lv", Ed25519PrivateKey.from_private_bytes(seed("log")))
+    with pytest.raises(Untrusted, match=r"varde\.example/lv"):
+        open_checkpoint(stranger.sign_checkpoint(5, ROOT), LOG.key)
+
+
+def test_both_kinds_of_cosignature_say_when_the_witness_saw_it() -> None:
+    raw = with_line(signed(), cosign_ed25519(signed(), W1, ED, AT))
+    raw = with_line(raw, cosign_ml_dsa_44(signed(), W1, ML, AT + 1))
+    assert cosigned_at(raw, ed_key()) == AT
+    assert cosigned_at(raw, ml_key()) == AT + 1
+    assert open_checkpoint(raw, LOG.key).size == 5
+
+
+def test_attack_43_a_cosignature_with_time_zero_or_out_of_range_is_refused() -> None:
+    for at in (0, 2**63):
+        with pytest.raises(ValueError, match="2\\^63"):
+            cosign_ed25519(signed(), W1, ED, at)
+        blob = at.to_bytes(8, "big") + ED.sign(f"cosignature/v1\ntime {at}\n{TEXT}".encode())
+        raw = with_line(signed(), NoteSignature(W1, ed_key().key_id, blob))
+        with pytest.raises(Untrusted, match="time"):
+            cosigned_at(raw, ed_key())
+
+
+def test_a_cosignature_whose_signature_is_wrong_is_refused() -> None:
+    line = cosign_ml_dsa_44(signed(), W1, ML, AT)
+    spoiled = NoteSignature(W1, line.key_id, line.blob[:-1] + bytes([line.blob[-1] ^ 1]))
+    with pytest.raises(Untrusted, match="wrong"):
+        cosigned_at(with_line(signed(), spoiled), ml_key())
+
+
+def test_attack_43_the_logs_own_key_is_not_a_witness() -> None:
+    with pytest.raises(Untrusted):
+        cosigned_at(signed(), LOG.key)
+    blob = AT.to_bytes(8, "big") + bytes(64)
+    only = NoteSignature(ORIGIN, LOG.key.key_id, blob)
+    with pytest.raises(Untrusted, match="not a witness"):
+        cosigned_at(format_note(Note(TEXT, (only,))), LOG.key)
+
+
+@pytest.mark.parametrize("make", [cosign_ed25519, cosign_ml_dsa_44])
+def test_attack_44_a_cosignature_replayed_under_another_name_is_not_found(make: object) -> None:
+    """The Ed25519 message does not bind the name; the key id, computed from name and key, does."""
+    is_ed = make is cosign_ed25519
+    line = cosign_ed25519(signed(), W1, ED, AT) if is_ed else cosign_ml_dsa_44(signed(), W1, ML, AT)
+    key = ed_key if is_ed else ml_key
+    renamed = NoteSignature("witness.example/w2", line.key_id, line.blob)
+    with pytest.raises(Untrusted):
+        cosigned_at(with_line(signed(), renamed), key("witness.example/w2"))
+
+
+def test_attack_44_an_ml_dsa_cosignature_binds_the_name_itself() -> None:
+    line = cosign_ml_dsa_44(signed(), W1, ML, AT)
+    other = ml_key("witness.example/w2")
+    renamed = NoteSignature(other.name, other.key_id, line.blob)
+    with pytest.raises(Untrusted, match="wrong"):
+        cosigned_at(with_line(signed(), renamed), other)
+
+
+@pytest.mark.parametrize("size", [4, 6])
+def test_attack_45_a_cosignature_of_another_checkpoint_is_refused(size: int) -> None:
+    for line, key in (
+        (cosign_ed25519(signed(size), W1, ED, AT), ed_key()),
+        (cosign_ml_dsa_44(signed(size), W1, ML, AT), ml_key()),
+    ):
+        with pytest.raises(Untrusted):
+            cosigned_at(with_line(signed(), line), key)
+
+
+LEFT, RIGHT = leaf_hash(b"0"), leaf_hash(b"1")
+PROOF = LogProof(1, (LEFT,), LOG.sign_checkpoint(2, node_hash(LEFT, RIGHT)))
+
+
+def test_a_proof_comes_back_as_it_was_and_leads_to_the_checkpoint() -> None:
+    assert parse_proof(format_proof(PROOF)) == PROOF
+    assert verify_proof(PROOF, RIGHT, LOG.key).size == 2
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_proof_or_refused(text: str) -> None:
+    with contextlib.suppress(VardeError):
+        parse_proof(text)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "",
+        format_proof(PROOF).replace("@v1", "@v2"),
+        format_proof(PROOF).replace("index 1", "index 01"),
+        format_proof(PROOF).replace("index 1", "index -1"),
+        format_proof(PROOF).replace("index 1\n", ""),
+        format_proof(PROOF).replace("index 1", "extra aGVsbG8="),
+        format_proof(PROOF).replace("\n\n", "\n", 1),
+        "c2sp.org/tlog-proof@v1\n\nrest",
+        format_proof(LogProof(1, (LEFT,) * (MAX_PROOF_HASHES + 1), PROOF.checkpoint)),
+        "c2sp.org/tlog-proof@v1\nindex 0\nnot a hash\n\nrest",
+    ],
+)
+def test_attack_49_a_proof_of_another_form_is_refused(bad: str) -> None:
+    with pytest.raises(VardeError):
+        verify_proof(parse_proof(bad), RIGHT, LOG.key)
+
+
+def test_attack_49_a_proof_for_another_leaf_or_beyond_the_tree_is_refused() -> None:
+    with pytest.raises(Untrusted):
+        verify_proof(PROOF, LEFT, LOG.key)
+    for index in (0, 2, 5):
+        with pytest.raises(Untrusted):
+            verify_proof(LogProof(index, PROOF.path, PROOF.checkpoint), RIGHT, LOG.key)
+
+
+def test_a_consistency_body_is_that_of_tlog_witness() -> None:
+    body = format_consistency(3, [LEFT], "origin\n")
+    assert body == f"old 3\n{base64.b64encode(LEFT).decode()}\n\norigin\n"
