@@ -4,9 +4,9 @@ import asyncio
 from pathlib import Path
 
 import pytest
+
 from support.brokers import Coast, document_number, running_coast, until
 from support.federation import EE, FI, LV, NOW
-
 from varde.errors import Reason
 from varde.identifiers import Lane, Nation
 from varde.signing import Kind
@@ -139,9 +139,10 @@ async def test_a_receipt_travels_unsealed_after_both_its_signatures_are_verified
         forged = good.replace(b'"signature":"', b'"signature":"AAAA', 1)[: len(good)]
         other = coast.federation.document(FI, [EE], id=document_number(2))
         swapped = good[: good.index(b'"signatures"')]
-        swapped = coast.federation.sign(other, Kind.RECEIPT).split(b'"signatures"')[0] + good[
-            len(swapped) :
-        ]
+        swapped = (
+            coast.federation.sign(other, Kind.RECEIPT).split(b'"signatures"')[0]
+            + good[len(swapped) :]
+        )
         for number, raw in enumerate([forged, swapped, good]):
             await theirs.publish(outbox_subject(EE, Lane.URGENT), raw, f"receipt-{number}")
         assert [each.raw for each in await receive(ours, Lane.URGENT, [good])] == [good]

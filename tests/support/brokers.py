@@ -18,8 +18,8 @@ from typing import Any
 import nkeys
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from support.federation import DAY, NOW, Federation, Party, party, seed, voted
 
+from support.federation import DAY, NOW, Federation, Party, party, seed, voted
 from varde.encoding import sha256_base64url
 from varde.identifiers import DocumentId, FederationId, Lane, Nation, document_id
 from varde.roster import Trust, accept_genesis, format_roster_payload, parse_voted_roster
@@ -58,7 +58,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+async def until(
+    condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS
+) -> None:
     """Return once the condition holds; an assertion naming ``what`` otherwise."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -165,7 +167,7 @@ class RunningBroker:
 
 
 def now() -> datetime:
-    return datetime.now(UTC)  # noqa: TID251 -- certificates are checked against the real clock
+    return datetime.now(UTC)
 
 
 @dataclass
@@ -205,9 +207,7 @@ class Coast:
     ) -> bytes:
         """A sealed alert with its own id."""
         federation = self.federation
-        document = federation.document(
-            sender, [to], **({"id": document_number(number)} | changes)
-        )
+        document = federation.document(sender, [to], **({"id": document_number(number)} | changes))
         return federation.seal(
             federation.sign(document), document, to, label=str(number), lane=lane
         )
@@ -237,7 +237,7 @@ class Coast:
 
     @asynccontextmanager
     async def relay(self, nation: Nation, *, batch: int = 256) -> AsyncIterator[RelayState]:
-        """The relay's own parts, wired as its ``app`` wires them, with the clock at ``NOW``."""
+        """The relay's own parts, wired as its ``app`` wires them, with the clock at ``NOW``; its gateway must run."""
         broker = self.brokers[nation]
         state = RelayState()
         book = RosterBook(
@@ -265,6 +265,7 @@ class Coast:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(each.run()) for each in (home, links)]
             try:
+                await until(lambda: state.links, "the relay knows its peers")
                 yield state
             finally:
                 for task in tasks:
@@ -285,9 +286,7 @@ def build_coast(folder: Path, *nations: Nation) -> Coast:
         broker = RunningBroker(nation, home, free_port(), make_ca(nation, now()))
         brokers[nation] = broker
         known = party(nation)
-        member = replace(
-            known.member, broker=broker.url, ca=broker.authority.certificate_der
-        )
+        member = replace(known.member, broker=broker.url, ca=broker.authority.certificate_der)
         parties[nation] = replace(known, member=member)
     payload = format_roster_payload(
         federation=None,

@@ -5,6 +5,7 @@ reconnection is not used, so that nothing is published later than its caller was
 """
 
 import asyncio
+import contextlib
 import json
 import re
 import ssl
@@ -24,6 +25,7 @@ from varde.subjects import INBOX, gateway_consumer
 from varde_gateway.flow.ports import BrokerError, BrokerFull, BrokerUnavailable, Carried
 
 CONNECT_TIMEOUT_SECONDS: Final = 3
+CLOSE_TIMEOUT_SECONDS: Final = 0.5
 PING_SECONDS: Final = 2
 MAX_UNANSWERED_PINGS: Final = 2
 ANSWER_TIMEOUT_SECONDS: Final = 5.0
@@ -98,7 +100,10 @@ class Live:
 
     async def close(self) -> None:
         """End it; what it had not sent is lost."""
-        await self._client.close()
+        with contextlib.suppress(TimeoutError):
+            # After a failed TLS handshake the library would wait for ever for a stream that has no end.
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+                await self._client.close()
         await self._hear_end()
 
     async def answer_requests(self, subject: str, answer: Callable[[], Awaitable[bytes]]) -> None:

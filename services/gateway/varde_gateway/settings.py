@@ -149,7 +149,7 @@ def load_unjoined(home: Path) -> GatewaySettings:
     return _load(home.resolve(), genesis=_NO_FEDERATION)
 
 
-def _load(home: Path, **given: str) -> GatewaySettings:
+def _load(home: Path, **given: Any) -> GatewaySettings:
     file = home / SETTINGS_FILE
     if not file.is_file():
         raise SettingsError(
@@ -157,7 +157,7 @@ def _load(home: Path, **given: str) -> GatewaySettings:
             f"Make one with 'varde init', or a whole federation with 'varde demo'."
         )
     try:
-        return GatewaySettings(home=home, **given)  # type: ignore[call-arg] # the rest comes from the file and the environment
+        return GatewaySettings(home=home, **given)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file} is not TOML: {error}.") from None
     except ValidationError as error:
@@ -173,7 +173,7 @@ def _describe(place: tuple[int | str, ...], kind: str, message: str) -> str:
         case "missing" if name == "genesis":
             return (
                 "  genesis: is missing, so this node belongs to no federation yet; "
-                "join one with 'varde roster join'"
+                "join one with 'varde roster apply'"
             )
         case "missing":
             return f"  {name}: is missing; add a line '{name} = ...'"

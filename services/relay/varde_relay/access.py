@@ -16,6 +16,7 @@ from varde.subjects import peer_permissions, reply_prefix
 ROSTER_GET: Final = "node.roster.get"
 ROSTER_UPDATE: Final = "node.roster.update"
 AUTHORIZATION_TIMEOUT_SECONDS: Final = 3
+_HOME_ACCOUNT: Final = "NODE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +49,48 @@ def peers(trust: Trust, me: Nation) -> list[Nation]:
 
 
 def access_config(trust: Trust, me: Nation, local: LocalUsers) -> str:
-    """The text of ``access.conf``: the gateway, our relay, and one user per peer, each with exactly its permissions."""
-    users = [
-        f"    {{ nkey: {_quoted(local.gateway)} }} # the gateway of {me}",
-        _user(
-            local.relay,
-            f"the relay of {me}",
-            ["in.>", ROSTER_GET],
-            [ROSTER_UPDATE, f"{reply_prefix(me)}.>"],
-        ),
-    ]
+    """The text of ``access.conf``: our gateway and relay in one account, each peer in an account of its own.
+
+    nats-server does not check where a request asks its answer to be sent. In one common account a peer could have its
+    own deliveries, or the broker's "no messages", published into our INBOX as if from another nation. In an account of
+    its own there is nothing that such an answer could reach.
+    """
+    relay = _user(
+        local.relay,
+        f"the relay of {me}",
+        ["in.>", ROSTER_GET],
+        [ROSTER_UPDATE, f"{reply_prefix(me)}.>"],
+    )
+    exports: list[str] = []
+    accounts: list[str] = []
     for peer in peers(trust, me):
         publish, subscribe = peer_permissions(peer)
-        relay = trust.current.members[peer].relay
-        users.append(_user(relay, f"the relay of {peer}", publish, subscribe))
-    lines = "\n".join(users)
+        exports += [_export(subject, peer) for subject in publish]
+        user = _user(trust.current.members[peer].relay, f"the relay of {peer}", publish, subscribe)
+        imports = "\n".join(
+            f"      {{ service: {{ account: {_HOME_ACCOUNT}, subject: {_quoted(each)} }} }}"
+            for each in publish
+        )
+        accounts.append(
+            f"  {_account(peer)}: {{\n    users: [\n{user}\n    ]\n"
+            f"    imports: [\n{imports}\n    ]\n  }}"
+        )
+    exported, others = "\n".join(exports), "\n".join(accounts)
     return f"""\
 # Generated from roster {trust.current.version}; the relay of {me} rewrites it.
-authorization {{
-  timeout: {AUTHORIZATION_TIMEOUT_SECONDS}
-  users: [
-{lines}
-  ]
+authorization {{ timeout: {AUTHORIZATION_TIMEOUT_SECONDS} }}
+accounts {{
+  {_HOME_ACCOUNT}: {{
+    jetstream: enabled
+    users: [
+      {{ nkey: {_quoted(local.gateway)} }} # the gateway of {me}
+{relay}
+    ]
+    exports: [
+{exported}
+    ]
+  }}
+{others}
 }}
 """
 
@@ -113,10 +134,23 @@ include {_quoted(place.access_file)}
 
 def _user(nkey: str, who: str, publish: list[str], subscribe: list[str]) -> str:
     return (
-        f"    {{ nkey: {_quoted(nkey)}, permissions: {{ # {who}\n"
-        f"        publish: {{ allow: {json.dumps(publish)} }}\n"
-        f"        subscribe: {{ allow: {json.dumps(subscribe)} }} }} }}"
+        f"      {{ nkey: {_quoted(nkey)}, permissions: {{ # {who}\n"
+        f"          publish: {{ allow: {json.dumps(publish)} }}\n"
+        f"          subscribe: {{ allow: {json.dumps(subscribe)} }} }} }}"
     )
+
+
+def _export(subject: str, peer: Nation) -> str:
+    # One request for messages has many answers; an acknowledgement has none.
+    answers = "stream" if subject.startswith("$JS.API.") else "singleton"
+    return (
+        f"      {{ service: {_quoted(subject)}, response_type: {answers},"
+        f" accounts: [{_account(peer)}] }}"
+    )
+
+
+def _account(peer: Nation) -> str:
+    return f"PEER_{peer}"
 
 
 def _quoted(value: str | PurePath) -> str:

@@ -10,7 +10,7 @@ import json
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
@@ -20,6 +20,7 @@ from nats.aio.msg import Msg
 from nats.protocol.parser import Parser
 
 CONNECT_TIMEOUT_SECONDS: Final = 3
+CLOSE_TIMEOUT_SECONDS: Final = 0.5
 PING_SECONDS: Final = 2
 MAX_UNANSWERED_PINGS: Final = 2
 PUBLISH_TIMEOUT_SECONDS: Final = 5.0
@@ -134,7 +135,10 @@ class Connection:
 
     async def close(self) -> None:
         """End the connection; what it had not sent is lost."""
-        await self._client.close()
+        with suppress(TimeoutError):
+            # After a failed TLS handshake the library would wait for ever for a stream that has no end.
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+                await self._client.close()
         await self._hear_end()
 
     def is_open(self) -> bool:

@@ -31,7 +31,7 @@ _GROUPS: Final[dict[str, dict[str, Command]]] = {
     },
     "Run a node": {
         "init": Command("init", "Make the home of one nation's node"),
-        "roster": Command("roster", "Found a federation: draft, vote, show, join"),
+        "roster": Command("roster", "Found a federation: propose, vote, apply, show"),
         "up": Command("up", "Run broker, relay and gateway of one node, and watch them"),
         "gateway": Command("gateway", "Run the gateway alone"),
         "relay": Command("relay", "Run the relay alone"),

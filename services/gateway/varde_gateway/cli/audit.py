@@ -56,10 +56,13 @@ def export(
         nation=nation,
     )
     draft = out.with_name(f".{out.name}.part")
-    with signed_in(sign_in) as node, node.stream("/v1/audit/export") as answer:
-        with draft.open("wb") as file:
-            for chunk in answer.iter_bytes():
-                file.write(chunk)
+    with (
+        signed_in(sign_in) as node,
+        node.stream("/v1/audit/export") as answer,
+        draft.open("wb") as file,
+    ):
+        for chunk in answer.iter_bytes():
+            file.write(chunk)
     draft.replace(out)
     print(f"{out}: {out.stat().st_size} bytes. Verify it with: varde audit verify {out}")
 

@@ -115,9 +115,9 @@ def init(
         )
     print(
         f"Next: give {plan.home / MEMBER_FILE} to the other nations, then\n"
-        f"  varde roster draft EE.json FI.json LV.json --out roster.json   (one of you)\n"
+        f"  varde roster propose EE.json FI.json LV.json --out roster.json   (one of you)\n"
         f"  varde roster vote roster.json --home {plan.home}   (each of you, one after the other)\n"
-        f"  varde roster join roster.json --home {plan.home} --fingerprint ...   (each of you)\n"
+        f"  varde roster apply roster.json --home {plan.home} --fingerprint ...   (each of you)\n"
         f"  varde up --home {plan.home}"
     )
 

@@ -135,15 +135,19 @@ def signed_in(sign_in: SignIn) -> Iterator[NodeClient]:
 
 
 def _answer(answer: httpx.Response) -> httpx.Response:
-    if answer.is_success:
-        return answer
+    if not answer.is_success:
+        fail(Exit.REFUSED, f"the node refused ({answer.status_code}): {_problem_text(answer)}")
+    return answer
+
+
+def _problem_text(answer: httpx.Response) -> str:
     try:
         problem = answer.json()
-        title, detail = problem.get("title", ""), problem.get("detail", "")
-    except (json.JSONDecodeError, AttributeError):
-        title, detail = answer.reason_phrase, answer.text[:300]
-    text = f"{title}: {detail}" if detail and detail != title else title
-    fail(Exit.REFUSED, f"the node refused ({answer.status_code}): {text}")
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict):
+        return f"{answer.reason_phrase}: {answer.text[:300]}"
+    return ": ".join(str(problem[name]) for name in ("title", "detail") if problem.get(name))
 
 
 def _from_demo(directory: Path, nation: str | None, role: str) -> SignIn:

@@ -32,11 +32,11 @@ RosterFile = Annotated[
     Path, typer.Argument(metavar="ROSTER", help="The roster file that goes round.")
 ]
 
-app = make_app("Found a federation: one nation drafts, every nation votes, every nation joins.")
+app = make_app("Found a federation: one nation proposes, every nation votes, every nation applies.")
 
 
 @app.command()
-def draft(
+def propose(
     members: Annotated[
         list[Path], typer.Argument(metavar="MEMBER...", help="Every nation's member.json.")
     ],
@@ -44,13 +44,13 @@ def draft(
 ) -> None:
     """Put all seats into a first roster, to be voted for.
 
-    Example: varde roster draft EE.json FI.json LV.json --out roster.json
+    Example: varde roster propose EE.json FI.json LV.json --out roster.json
     """
     try:
         seats = [read_member(_read(each)) for each in members]
         voted = draft_genesis(seats, datetime.now(UTC))  # noqa: TID251 -- a command is an edge
     except VardeError as error:
-        fail(Exit.FAILED, error.detail)
+        fail(Exit.FAILED, str(error))
     write_private(out, voted)
     print(
         f"{out}: the roster of {', '.join(sorted(each.nation for each in seats))}, without votes."
@@ -70,17 +70,17 @@ def vote(roster: RosterFile, home: HomeOption) -> None:
         keyring = open_keystore(settings.keystore, nation, settings.read_passphrase())
         voted = add_vote(_read(roster), nation, keyring.vote)
     except VardeError as error:
-        fail(Exit.FAILED, error.detail)
+        fail(Exit.FAILED, str(error))
     except (FoundingError, KeystoreError, SettingsError) as error:
         fail(Exit.FAILED, str(error))
     write_private(roster, voted)
     missing = missing_votes(voted)
     print(f"{nation} has voted for {fingerprint_of(voted)}.")
-    print(f"Still missing: {', '.join(missing)}." if missing else "All have voted: join with it.")
+    print(f"Still missing: {', '.join(missing)}." if missing else "All have voted: apply it.")
 
 
 @app.command()
-def join(
+def apply(
     roster: RosterFile,
     home: HomeOption,
     fingerprint: Annotated[
@@ -92,13 +92,13 @@ def join(
 ) -> None:
     """Start to trust the voted roster; afterwards 'varde up' runs the node.
 
-    Example: varde roster join roster.json --home /var/lib/varde --fingerprint 5QvxMj94K-CLYTKc1NNgqsTStHqurDnnnKLsf63AgcU
+    Example: varde roster apply roster.json --home /var/lib/varde --fingerprint 5QvxMj94K-CLYTKc1NNgqsTStHqurDnnnKLsf63AgcU
     """
     try:
         told: FederationId = parse_federation_id(fingerprint)
         join_federation(home.resolve(), _nation_of(home), _read(roster), told)
     except VardeError as error:
-        fail(Exit.FAILED, error.detail)
+        fail(Exit.FAILED, str(error))
     except (FoundingError, OSError) as error:
         fail(Exit.FAILED, str(error))
     print(f"Joined the federation {told}. Next: varde up --home {home}")
@@ -115,7 +115,7 @@ def show(roster: RosterFile, as_json: JsonOption = False) -> None:
         parsed = parse_roster_payload(parse_voted_roster(raw).payload)
         missing = missing_votes(raw)
     except VardeError as error:
-        fail(Exit.FAILED, error.detail)
+        fail(Exit.FAILED, str(error))
     facts: list[dict[str, Any]] = [
         {
             "nation": each.nation,

@@ -33,10 +33,18 @@ T = TypeVar("T")
 
 def run_until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
     """Run ``work`` with an event that SIGINT and SIGTERM set; end the command where it fails."""
+    failure: BaseException
     try:
         asyncio.run(_with_signals(work))
-    except* EXPECTED as group:
-        fail(Exit.FAILED, str(_first(group)))
+        return
+    except EXPECTED as error:
+        failure = error
+    except BaseExceptionGroup as group:
+        expected, unexpected = group.split(EXPECTED)
+        if expected is None or unexpected is not None:
+            raise
+        failure = _first(expected)
+    fail(Exit.FAILED, str(failure))
 
 
 async def unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:

@@ -85,11 +85,10 @@ def send(
 ) -> None:
     """Send an alert to one or more nations, as an operator.
 
-    Examples:
+    To a demo: varde send --demo demo --nation EE --to FI,LV --tlp AMBER --event "Border disturbance"
+    --headline "Fence cut" --severity Severe
 
-    varde send --demo demo --nation EE --to FI,LV --tlp AMBER --event "Border disturbance" --headline "Fence cut" --severity Severe
-
-    varde send --url https://node.example --username operator.ee --to "*" --tlp GREEN --file storm.xml --wait 5
+    A CAP file: varde send --url https://node.example --username operator.ee --to "*" --tlp GREEN --file storm.xml --wait 5
     """
     sign_in = find_sign_in(
         "operator",

@@ -27,7 +27,9 @@ _MAX_INTEGER_DIGITS: Final = 16
 _ESCAPE_TO_CHECK: Final = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
 _NOT_TEXT: Final = re.compile("[\x00\ud800-\udfff]")
 _MEMBERS: Final = frozenset({"to", "tlp", "share_acknowledgements", "alert"})
-_PATH: Final = re.compile(r"((?:[a-zA-Z]+(?:\[[0-9]+\])?)(?:\.[a-zA-Z]+(?:\[[0-9]+\])?)*):? ", re.ASCII)
+_PATH: Final = re.compile(
+    r"((?:[a-zA-Z]+(?:\[[0-9]+\])?)(?:\.[a-zA-Z]+(?:\[[0-9]+\])?)*):? ", re.ASCII
+)
 
 
 def parse_api_json(raw: bytes) -> dict[str, object]:
@@ -88,7 +90,7 @@ def order_from_json(
     return Order(tuple(to), tlp, _alert_from_json(desk, value["alert"], document, tlp), share)
 
 
-def order_from_xml(desk: Desk, raw: bytes, *, to: Sequence[Nation], tlp: Tlp) -> Order:
+def order_from_xml(raw: bytes, *, to: Sequence[Nation], tlp: Tlp) -> Order:
     """The order to send one CAP 1.2 XML document; ``InvalidAt`` with the rule that it breaks."""
     try:
         alert = parse_cap_xml(raw)

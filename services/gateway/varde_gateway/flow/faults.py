@@ -63,3 +63,7 @@ class RepeatedWebhook(Conflict):
 
 class TooMany(FlowFault):
     """More requests than are allowed in a minute; nothing was done."""
+
+
+class UnsupportedMedia(FlowFault):
+    """The request's body is of a kind that is not taken here."""

@@ -14,6 +14,7 @@ from varde_gateway.flow.idempotency import forget_old_answers
 from varde_gateway.flow.notify import forget_old_events
 from varde_gateway.flow.worker import repeat
 from varde_gateway.store.ledger import Transaction
+from varde_gateway.store.sensors import forget_old_posts
 from varde_gateway.store.tables import AnyRow, alerts_table, deliveries_table
 
 CHECK_SECONDS: Final = 1.0
@@ -77,3 +78,4 @@ def _record(tx: Transaction, late: Sequence[AnyRow]) -> None:
 def _forget(tx: Transaction) -> None:
     forget_old_answers(tx)
     forget_old_events(tx)
+    forget_old_posts(tx)

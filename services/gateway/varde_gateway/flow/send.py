@@ -4,7 +4,7 @@ Document, deliveries, audit entry, event and the answer to the Idempotency-Key a
 caller hears 202.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,9 +40,15 @@ class Order:
 
 
 async def send_alert(
-    desk: Desk, order: Order, *, author: str, document_id: DocumentId, claim: Claim | None
+    desk: Desk,
+    order: Order,
+    *,
+    author: str,
+    document_id: DocumentId,
+    claim: Claim | None,
+    beside: Callable[[Transaction], None] | None = None,
 ) -> JsonObject:
-    """Sign and record an alert; the answer is the body of the 202.
+    """Sign and record an alert, and whatever ``beside`` records with it; the answer is the body of the 202.
 
     ``Invalid`` where a recipient is unknown or is ourselves; ``Conflict`` where the key of ``claim`` was used with
     another request.
@@ -77,6 +83,8 @@ async def send_alert(
                 ",".join(recipients),
             )
             mark_superseded(tx, desk.nation, order.alert)
+            if beside is not None:
+                beside(tx)
             return {
                 "id": composed.document.id,
                 "identifier": order.alert.identifier,

@@ -26,9 +26,10 @@ from varde_gateway.store.sensors import (
 
 SENSOR_ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 ALL_MEMBERS: Final = "*"
-SECRET_PREFIX: Final = "whsec_"
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105 -- what every secret begins with
 SECRET_BYTES: Final = 32
 _SECRET_LENGTHS: Final = range(24, 65)
+_SECRET_FORM: Final = "A sensor's secret is 'whsec_' and base64 of 24 to 64 bytes."
 _PURPOSE: Final = "sensor-wrap"
 
 
@@ -113,14 +114,14 @@ def unwrap_secret(desk: Desk, sensor: Sensor) -> bytes:
 
 def parse_secret(text: str) -> bytes:
     """The key bytes of a ``whsec_`` secret; ``Invalid`` for another form or length."""
+    if not text.startswith(SECRET_PREFIX):
+        raise Invalid(_SECRET_FORM)
     try:
-        if not text.startswith(SECRET_PREFIX):
-            raise Malformed("the prefix is missing")
         raw = decode_base64(text.removeprefix(SECRET_PREFIX))
     except Malformed as error:
-        raise Invalid("A sensor's secret is 'whsec_' and base64.") from error
+        raise Invalid(_SECRET_FORM) from error
     if len(raw) not in _SECRET_LENGTHS:
-        raise Invalid("A sensor's secret has 24 to 64 bytes.")
+        raise Invalid(_SECRET_FORM)
     return raw
 
 

@@ -54,7 +54,9 @@ class SignIn:
             await self._check_rates(username, address)
             user = None
             if USERNAME.fullmatch(username) is not None:
-                user = await self._desk.ledger.read(lambda connection: find_user(connection, username))
+                user = await self._desk.ledger.read(
+                    lambda connection: find_user(connection, username)
+                )
             right = await asyncio.to_thread(
                 is_right, _NOBODY if user is None else user.password_hash, password
             )

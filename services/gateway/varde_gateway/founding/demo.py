@@ -58,9 +58,8 @@ def prepare_demo(
     homes = directory / _HOMES
     if homes.exists():
         return _load(directory, homes, nations, base_port), False
-    _found(
-        directory, homes, nations or default_nations(), base_port or DEFAULT_BASE_PORT, now, random
-    )
+    wanted = nations or default_nations()
+    _found(directory, homes, wanted, base_port or DEFAULT_BASE_PORT, now=now, random=random)
     return _load(directory, homes, nations, base_port), True
 
 

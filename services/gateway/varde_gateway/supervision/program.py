@@ -4,6 +4,7 @@ Knows processes and files under ``/proc``, not what the programs do.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -36,9 +37,9 @@ class ListensOn:
         try:
             async with asyncio.timeout(_PROBE_SECONDS):
                 _, writer = await asyncio.open_connection(self.host, self.port)
+                await _hang_up(writer)
         except (OSError, TimeoutError):
             return False
-        writer.close()
         return True
 
 
@@ -60,7 +61,7 @@ class AnswersReady:
                     )
                     return await reader.readexactly(len(_OK)) == _OK
                 finally:
-                    writer.close()
+                    await _hang_up(writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             return False
 
@@ -115,6 +116,13 @@ def tail_of(path: Path, lines: int = 12) -> str:
             return "\n".join(file.read().decode("utf-8", "replace").splitlines()[-lines:])
     except OSError:
         return "(no log)"
+
+
+async def _hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    # The other side may have been quicker; the answer counts, not the farewell.
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 def _runs(pid: int, program: Program) -> bool:

@@ -1,0 +1,76 @@
+"""Who may call what: one table, checked by one dependency before anything else of a request is looked at.
+
+A route without an entry is closed to everybody.
+"""
+
+from typing import Final, Literal
+
+from fastapi import Request
+
+from varde_gateway.flow.faults import Forbidden
+from varde_gateway.flow.users import Role
+from varde_gateway.web.auth import Identity
+from varde_gateway.web.parts import parts_of
+
+PUBLIC: Final = "public"
+"""No token needed: the route is open, or checks something else, such as a webhook's signature."""
+
+_EVERYBODY: Final = frozenset(Role)
+_READERS: Final = frozenset({Role.OPERATOR, Role.OFFICER, Role.APPROVER, Role.AUDITOR})
+_OPERATORS: Final = frozenset({Role.OPERATOR})
+_OFFICERS: Final = frozenset({Role.OFFICER})
+_AUDITORS: Final = frozenset({Role.AUDITOR})
+_ADMINS: Final = frozenset({Role.ADMIN})
+_OVERSEERS: Final = frozenset({Role.ADMIN, Role.AUDITOR})
+
+ACCESS: Final[dict[tuple[str, str], frozenset[Role] | Literal["public"]]] = {
+    ("GET", "/health/live"): PUBLIC,
+    ("GET", "/health/ready"): PUBLIC,
+    ("GET", "/metrics"): PUBLIC,
+    ("POST", "/v1/auth/token"): PUBLIC,
+    ("GET", "/v1/auth/me"): _EVERYBODY,
+    ("POST", "/v1/alerts"): _OPERATORS,
+    ("GET", "/v1/alerts"): _READERS,
+    ("GET", "/v1/alerts/{alert_id}"): _READERS,
+    ("POST", "/v1/alerts/{alert_id}/acknowledgements"): _OFFICERS,
+    ("POST", "/v1/alerts/{alert_id}/update"): _OPERATORS,
+    ("POST", "/v1/alerts/{alert_id}/cancel"): _OPERATORS,
+    ("GET", "/v1/events"): _READERS,
+    ("POST", "/v1/hooks/{sensor_id}"): PUBLIC,
+    ("GET", "/v1/sensors"): _OVERSEERS,
+    ("POST", "/v1/sensors"): _ADMINS,
+    ("GET", "/v1/sensors/{sensor_id}"): _OVERSEERS,
+    ("POST", "/v1/sensors/{sensor_id}/rotate"): _ADMINS,
+    ("POST", "/v1/sensors/{sensor_id}/disable"): _ADMINS,
+    ("POST", "/v1/sensors/{sensor_id}/enable"): _ADMINS,
+    ("GET", "/v1/users"): _OVERSEERS,
+    ("POST", "/v1/users"): _ADMINS,
+    ("GET", "/v1/users/{username}"): _OVERSEERS,
+    ("POST", "/v1/users/{username}/disable"): _ADMINS,
+    ("POST", "/v1/users/{username}/enable"): _ADMINS,
+    ("GET", "/v1/audit/entries"): _AUDITORS,
+    ("GET", "/v1/audit/checkpoint"): _OVERSEERS,
+    ("GET", "/v1/audit/proof"): _AUDITORS,
+    ("GET", "/v1/audit/consistency"): _OVERSEERS,
+    ("GET", "/v1/audit/export"): _AUDITORS,
+    ("GET", "/v1/federation"): _EVERYBODY,
+    ("GET", "/v1/federation/roster"): _EVERYBODY,
+}
+
+
+async def admit(request: Request) -> Identity | None:
+    """Who asks, None on a public route; ``Unauthenticated`` or ``Forbidden`` where they may not."""
+    allowed = ACCESS.get((request.method, request.scope["route"].path))
+    if allowed is None:
+        raise Forbidden("Nobody may call this.")
+    if allowed == PUBLIC:
+        return None
+    identity = await parts_of(request).tokens.identify(request.headers.get("authorization"))
+    if identity.roles.isdisjoint(allowed):
+        raise Forbidden(f"This needs one of the roles {', '.join(sorted(allowed))}.")
+    return identity
+
+
+def methods_at(path: str) -> tuple[str, ...]:
+    """The methods of the routes at one path template."""
+    return tuple(sorted(method for method, each in ACCESS if each == path))

@@ -1,0 +1,62 @@
+"""Whether the node lives and can work, and what it counts. Without authentication."""
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+
+from varde.encoding import JsonObject
+from varde_gateway.flow.federation import count_open_deliveries
+from varde_gateway.web.answers import answers, json_answer, text_answers
+from varde_gateway.web.deps import Node
+from varde_gateway.web.node_schemas import Live, Ready
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health/live", summary="Does it live", responses=answers(200, Live, "It does."))
+async def live(parts: Node) -> Response:
+    """The process answers; says nothing of what it needs."""
+    return json_answer({"status": "live", "nation": parts.desk.nation})
+
+
+@router.get(
+    "/health/ready",
+    summary="Can it work",
+    responses={
+        **answers(200, Ready, "It can."),
+        503: {"model": Ready, "description": "Something that it needs is away."},
+    },
+)
+async def ready(parts: Node) -> Response:
+    """Whether the database and the broker answer. Without the broker alerts are still accepted, and wait."""
+    checks: JsonObject = {
+        "database": await _check_database(parts),
+        "broker": "ok" if parts.broker.connected() else "not connected",
+    }
+    works = all(each == "ok" for each in checks.values())
+    return json_answer(
+        {"status": "ready" if works else "not ready", "checks": checks}, 200 if works else 503
+    )
+
+
+@router.get(
+    "/metrics",
+    summary="Metrics",
+    response_class=Response,
+    responses=text_answers("Prometheus text.", 'varde_events_total{kind="alert"} 3.0\n'),
+)
+async def metrics(parts: Node) -> Response:
+    """For Prometheus."""
+    waiting = await parts.desk.ledger.read(count_open_deliveries)
+    for nation in parts.desk.peers():
+        parts.metrics.open_deliveries.labels(nation).set(waiting.get(nation, 0))
+    return Response(generate_latest(parts.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _check_database(parts: Node) -> str:
+    try:
+        await parts.desk.ledger.read(lambda connection: connection.scalar(select(1)))
+    except OperationalError:
+        return "does not answer"
+    return "ok"

@@ -1,0 +1,412 @@
+"""The ``varde`` command as a person or a script meets it: help, output, exit numbers, and what it says to do next."""
+
+import asyncio
+import http.server
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from varde.alert import parse_alert
+from varde_gateway.cli.events import ServerEvent, read_events
+from varde_gateway.cli.exits import Exit
+from varde_gateway.cli.live import describe
+
+PASSWORD = "secret"
+ALERT_ID = "0197a3c2-5b1e-7c3d-8e4f-0a1b2c3d4e5f"
+
+
+def varde(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "varde_gateway", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "COLUMNS": "100", "TERM": "dumb", **environment},
+    )
+
+
+class Node(http.server.ThreadingHTTPServer):
+    """Answers as the API contract says, and keeps what it was asked."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.asked: list[tuple[str, dict[str, str], bytes]] = []
+        self.answers: dict[str, tuple[int, Any]] = {}
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Answers(http.server.BaseHTTPRequestHandler):
+    server: Node
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_POST(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.asked.append((self.path, dict(self.headers), body))
+        path = urlsplit(self.path).path
+        if path == "/v1/auth/token":
+            known = parse_qs(body.decode()).get("password") == [PASSWORD]
+            status, value = (200, {"access_token": "token"}) if known else (401, {"title": "No"})
+        else:
+            status, value = self.server.answers[path]
+        raw = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with Node() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def demo(node: Node, tmp_path: Path) -> Path:
+    users = {
+        role: {"username": f"{role}.ee", "password": PASSWORD}
+        for role in ("operator", "officer", "auditor")
+    }
+    facts = {"nations": {"EE": {"url": node.url, "users": users}}}
+    (tmp_path / "demo.json").write_text(json.dumps(facts))
+    return tmp_path
+
+
+SEND = ("send", "--to", "FI,LV", "--tlp", "AMBER", "--event", "Border", "--headline", "Fence cut")
+
+
+def test_without_a_command_the_overview_is_shown() -> None:
+    done = varde()
+    assert done.returncode == Exit.USAGE
+    assert "varde demo --dir demo" in done.stdout
+    assert varde("--help").returncode == Exit.OK
+
+
+def test_a_mistyped_command_is_answered_with_the_nearest() -> None:
+    done = varde("dmo")
+    assert done.returncode == Exit.USAGE
+    assert "Did you mean 'varde demo'?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["demo", "send", "ack", "watch", "audit", "init", "roster", "up", "gateway", "relay", "doctor"],
+)
+def test_every_command_has_help_with_an_example_or_subcommands(command: str) -> None:
+    done = varde(command, "--help")
+    assert done.returncode == Exit.OK, done.stderr
+    assert f"varde {command}" in done.stdout
+
+
+def test_client_commands_do_not_load_the_servers() -> None:
+    program = (
+        "import sys, importlib\n"
+        "for name in ('demo', 'send', 'ack', 'watch', 'audit', 'up', 'init', 'roster'):\n"
+        "    importlib.import_module(f'varde_gateway.cli.{name}')\n"
+        "print([each for each in ('sqlalchemy', 'fastapi', 'uvicorn', 'nats', 'lxml') if each in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_send_composes_a_valid_cap_alert_and_prints_json(node: Node, demo: Path) -> None:
+    accepted = {"id": ALERT_ID, "deliveries": [{"to": "FI", "state": "queued"}]}
+    node.answers["/v1/alerts"] = (202, accepted)
+    done = varde(
+        *SEND,
+        "--demo",
+        str(demo),
+        "--nation",
+        "EE",
+        "--severity",
+        "Severe",
+        "--area",
+        "Narva",
+        "--json",
+    )
+    assert done.returncode == Exit.OK, done.stderr
+    assert json.loads(done.stdout) == accepted
+    (_, headers, body) = node.asked[-1]
+    request = json.loads(body)
+    assert request["to"] == ["FI", "LV"]
+    assert request["tlp"] == "AMBER"
+    assert parse_alert(request["alert"]).infos[0].headline == "Fence cut"
+    assert headers["Authorization"] == "Bearer token"
+    assert headers["Idempotency-Key"]
+
+
+def test_a_cap_file_travels_as_its_own_bytes(node: Node, demo: Path, tmp_path: Path) -> None:
+    node.answers["/v1/alerts"] = (202, {"id": ALERT_ID, "deliveries": []})
+    file = tmp_path / "storm.xml"
+    file.write_bytes(b"\xef\xbb\xbf<alert>\r\n</alert>")
+    done = varde(
+        "send",
+        "--to",
+        "FI",
+        "--tlp",
+        "GREEN",
+        "--file",
+        str(file),
+        "--demo",
+        str(demo),
+        "--nation",
+        "EE",
+    )
+    assert done.returncode == Exit.OK, done.stderr
+    path, headers, body = node.asked[-1]
+    assert parse_qs(urlsplit(path).query) == {"to": ["FI"], "tlp": ["GREEN"]}
+    assert headers["Content-Type"] == "application/cap+xml"
+    assert body == file.read_bytes()
+
+
+def test_waiting_ends_when_every_nation_has_given_its_receipt(node: Node, demo: Path) -> None:
+    node.answers["/v1/alerts"] = (
+        202,
+        {"id": ALERT_ID, "deliveries": [{"to": "FI", "state": "queued"}]},
+    )
+    node.answers[f"/v1/alerts/{ALERT_ID}"] = (
+        200,
+        {"id": ALERT_ID, "state": "sent", "deliveries": [{"to": "FI", "state": "delivered"}]},
+    )
+    done = varde(*SEND, "--demo", str(demo), "--nation", "EE", "--wait", "10", "--json")
+    assert json.loads(done.stdout)["deliveries"] == [{"to": "FI", "state": "delivered"}]
+
+
+def test_a_refusal_shows_the_problem_and_its_own_exit_number(node: Node, demo: Path) -> None:
+    node.answers["/v1/alerts"] = (422, {"title": "Unknown nation", "detail": "XX is not a member"})
+    done = varde(*SEND, "--demo", str(demo), "--nation", "EE")
+    assert done.returncode == Exit.REFUSED
+    assert "the node refused (422): Unknown nation: XX is not a member" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_password_has_its_own_exit_number_and_is_not_shown(node: Node) -> None:
+    done = varde(*SEND, "--url", node.url, "--username", "operator.ee", VARDE_PASSWORD="wrong-pw")
+    assert done.returncode == Exit.SIGN_IN
+    assert "wrong-pw" not in done.stderr + done.stdout
+
+
+def test_a_node_that_does_not_answer_has_its_own_exit_number() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        done = varde(*SEND, "--url", url, "--username", "x", VARDE_PASSWORD="y")
+    assert done.returncode == Exit.UNREACHABLE
+    assert "does not answer" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "--url and --username, or --demo DIR --nation EE"),
+        (("--url", "http://127.0.0.1:1", "--username", "x"), "there is no password"),
+        (("--demo", "/nowhere", "--nation", "EE"), "varde demo --dir /nowhere"),
+    ],
+)
+def test_what_is_missing_to_sign_in_is_said(words: tuple[str, ...], said: str) -> None:
+    done = varde(*SEND, *words)
+    assert done.returncode == Exit.USAGE
+    assert said in done.stderr
+
+
+def test_ack_answers_as_the_officer(node: Node, demo: Path) -> None:
+    node.answers[f"/v1/alerts/{ALERT_ID}/acknowledgements"] = (201, {"id": "x"})
+    done = varde(
+        "ack",
+        ALERT_ID,
+        "--demo",
+        str(demo),
+        "--nation",
+        "EE",
+        "--response",
+        "actioning",
+        "--note",
+        "On it",
+    )
+    assert done.returncode == Exit.OK, done.stderr
+    assert json.loads(node.asked[-1][2]) == {"response": "actioning", "note": "On it"}
+    assert b"officer.ee" in node.asked[0][2]
+
+
+def test_an_export_is_written_whole_and_a_file_that_is_none_does_not_verify(
+    node: Node, demo: Path, tmp_path: Path
+) -> None:
+    node.answers["/v1/audit/export"] = (200, b'{"varde":"something else"}\n')
+    out = tmp_path / "EE.jsonl"
+    done = varde("audit", "export", "--out", str(out), "--demo", str(demo), "--nation", "EE")
+    assert done.returncode == Exit.OK, done.stderr
+    assert out.read_bytes() == b'{"varde":"something else"}\n'
+    done = varde("audit", "verify", str(out))
+    assert done.returncode == Exit.FAILED
+    assert "not an exported audit log" in done.stderr
+    assert varde("audit", "verify", str(tmp_path / "none")).returncode == Exit.USAGE
+
+
+def test_three_nations_found_a_federation_with_init_and_roster_alone(tmp_path: Path) -> None:
+    members = []
+    for number, nation in enumerate(("EE", "FI", "LV")):
+        home = tmp_path / nation
+        done = varde(
+            *("init", "--nation", nation, "--home", str(home), "--json"),
+            *("--broker-address", f"127.0.0.1:{23001 + 10 * number}", "--broker-host", "127.0.0.1"),
+        )
+        assert done.returncode == Exit.OK, done.stderr
+        facts = json.loads(done.stdout)
+        assert sorted(facts["users"]) == ["admin", "approver", "auditor", "officer", "operator"]
+        members.append(facts["member"])
+    roster = str(tmp_path / "roster.json")
+    done = varde("roster", "draft", *members, "--out", roster)
+    assert done.returncode == Exit.OK, done.stderr
+    for nation in ("EE", "FI", "LV"):
+        assert varde("roster", "vote", roster, "--home", str(tmp_path / nation)).returncode == 0
+    shown = json.loads(varde("roster", "show", roster, "--json").stdout)
+    assert [each["voted"] for each in shown["members"]] == [True] * 3
+    home = tmp_path / "EE"
+    refused = varde("roster", "join", roster, "--home", str(home), "--fingerprint", "A" * 43)
+    assert refused.returncode == Exit.FAILED
+    assert "not the genesis roster" in refused.stderr
+    joined = varde(
+        "roster", "join", roster, "--home", str(home), "--fingerprint", shown["fingerprint"]
+    )
+    assert joined.returncode == Exit.OK, joined.stderr
+    findings = {
+        each["check"]: each
+        for each in json.loads(varde("doctor", "--home", str(home), "--json").stdout)
+    }
+    assert [
+        findings[name]["level"]
+        for name in ("settings", "permissions", "keystore", "roster", "seat")
+    ] == ["ok"] * 5
+
+
+def test_doctor_names_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
+    home = tmp_path / "EE"
+    varde("init", "--nation", "EE", "--home", str(home), "--broker-address", "127.0.0.1:23001")
+    done = varde("doctor", "--home", str(home))
+    assert done.returncode == Exit.FAILED
+    assert "varde roster join" in done.stdout
+    (home / "node.toml").write_text(f'genesis = "{"A" * 43}"\n' + (home / "node.toml").read_text())
+    (home / "gateway.nk").chmod(0o644)
+    (home / "passphrase").write_text("another\n")
+    done = varde("doctor", "--home", str(home), "--json")
+    findings = {each["check"]: each for each in json.loads(done.stdout)}
+    assert findings["permissions"]["level"] == "fail"
+    assert findings["permissions"]["advice"] == f"chmod 600 {home / 'gateway.nk'}"
+    assert findings["keystore"]["level"] == "fail"
+    assert "passphrase does not open" in findings["keystore"]["text"]
+    assert findings["roster"]["level"] == "fail"
+
+
+@pytest.mark.parametrize("nations", ["EE", "EE,EE", "EE,estonia", ""])
+def test_a_demo_needs_two_different_nations(tmp_path: Path, nations: str) -> None:
+    done = varde("demo", "--dir", str(tmp_path / "demo"), "--nations", nations)
+    assert done.returncode == Exit.USAGE
+    assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize("command", ["up", "gateway"])
+def test_a_directory_that_is_no_home_is_said_to_be_none(tmp_path: Path, command: str) -> None:
+    done = varde(command, "--home", str(tmp_path))
+    assert done.returncode == Exit.FAILED
+    assert "varde init" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def read_all(lines: list[str]) -> list[ServerEvent]:
+    async def stream() -> AsyncIterator[str]:
+        for line in lines:
+            yield line
+
+    async def collect() -> list[ServerEvent]:
+        return [event async for event in read_events(stream())]
+
+    return asyncio.run(collect())
+
+
+ONE_LINE = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=30)
+
+
+@given(
+    st.lists(st.tuples(ONE_LINE, ONE_LINE.filter(bool), st.lists(ONE_LINE, min_size=1, max_size=3)))
+)
+def test_events_are_read_as_they_were_written(events: list[tuple[str, str, list[str]]]) -> None:
+    lines = []
+    for event_id, kind, data in events:
+        lines += [
+            ": comment",
+            f"id: {event_id}",
+            f"event: {kind}",
+            *(f"data: {each}" for each in data),
+            "",
+        ]
+    assert read_all(lines) == [ServerEvent(i, kind, "\n".join(data)) for i, kind, data in events]
+
+
+def test_a_keep_alive_and_an_unfinished_event_are_no_events() -> None:
+    assert read_all([":", "", "event: alert", "", "data: {}"]) == []
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["at", "id", "headline", "note", "from", "to", "state"]), st.text()
+    )
+)
+def test_a_line_for_people_holds_no_control_character_of_another_nation(
+    data: dict[str, str],
+) -> None:
+    assert describe("EE", "alert", data).isprintable()
+
+
+def test_a_line_for_people_says_when_who_and_what() -> None:
+    data = {
+        "at": "2026-03-01T12:03:04.123Z",
+        "id": ALERT_ID,
+        "direction": "sent",
+        "to": ["FI", "LV"],
+        "headline": "Fence cut",
+    }
+    line = describe("EE", "alert", data)
+    assert line.split() == [
+        "12:03:04",
+        "EE",
+        "alert",
+        "sent",
+        "to",
+        "FI,LV",
+        "Fence",
+        "cut",
+        "[2c3d4e5f]",
+    ]

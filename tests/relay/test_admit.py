@@ -1,0 +1,105 @@
+"""From the peer's OUTBOX into our INBOX: what is stored under which name, and what the peer's broker is told when."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from support.federation import EE, FI, LV, NOW, Federation, federation
+from varde.admission import Admit, Refuse
+from varde.errors import Reason
+from varde.identifiers import Lane
+from varde.signing import Kind
+from varde_relay.admit import Carry, Judge, carry
+from varde_relay.nats_link import LinkError, StreamFull
+from varde_relay.pull import Fetched
+
+
+class Recorder:
+    """An INBOX and a peer's consumer that write down what they are told, in order."""
+
+    def __init__(self, errors: Sequence[LinkError | None] = ()) -> None:
+        self.said: list[tuple[str, ...]] = []
+        self._errors = errors
+
+    async def publish_many(
+        self, messages: Sequence[tuple[str, bytes, str]]
+    ) -> list[LinkError | None]:
+        self.said += [("stored", subject, name) for subject, _, name in messages]
+        return list(self._errors) or [None] * len(messages)
+
+    async def acknowledge(self, fetched: Fetched) -> None:
+        self.said.append(("acknowledged", fetched.reply))
+
+    async def retry_later(self, fetched: Fetched, seconds: float) -> None:
+        assert seconds > 0
+        self.said.append(("later", fetched.reply))
+
+    async def give_up(self, fetched: Fetched, reason: str) -> None:
+        self.said.append(("given up", fetched.reply, reason))
+
+
+def fetched(raw: bytes, reply: str = "1", message_id: str = "doc.FI.1") -> Fetched:
+    return Fetched(raw, message_id, pending=0, deliveries=1, stored_at=NOW, reply=reply)
+
+
+def run(
+    batch: Sequence[Fetched],
+    recorder: Recorder,
+    *,
+    coast: Federation | None = None,
+    lane: Lane = Lane.URGENT,
+) -> list[Carry]:
+    trust = (coast or federation()).trust
+    judge = Judge(FI, EE, lambda: trust, lambda: NOW)
+    return asyncio.run(carry(batch, lane, judge=judge, inbox=recorder, source=recorder))
+
+
+def test_an_admitted_document_is_stored_before_the_peer_may_forget_it() -> None:
+    recorder = Recorder()
+    (carried,) = run([fetched(federation().envelope(FI))], recorder)
+    assert isinstance(carried.decision, Admit)
+    assert recorder.said == [("stored", "in.urgent.EE", "EE.doc.FI.1"), ("acknowledged", "1")]
+
+
+def test_a_document_that_our_broker_did_not_store_stays_with_the_peer() -> None:
+    recorder = Recorder([StreamFull("maximum bytes exceeded"), None])
+    raw = federation().envelope(FI)
+    carried = run([fetched(raw, "1"), fetched(raw, "2")], recorder)
+    assert recorder.said[2:] == [("later", "1"), ("acknowledged", "2")]
+    assert [each.not_stored is None for each in carried] == [False, True]
+
+
+def test_a_refused_document_is_ended_with_its_reason_and_never_stored() -> None:
+    recorder = Recorder()
+    (carried,) = run([fetched(federation().envelope(LV))], recorder)
+    assert carried.decision == Refuse(Reason.NOT_FOR_US, "the envelope is for LV")
+    assert recorder.said == [("given up", "1", "not_for_us")]
+
+
+@pytest.mark.parametrize("message_id", ["", "a b", "a\nb", "ä", "x" * 129])
+def test_a_message_without_a_usable_identifier_is_malformed(message_id: str) -> None:
+    recorder = Recorder()
+    run([fetched(federation().envelope(FI), message_id=message_id)], recorder)
+    assert recorder.said == [("given up", "1", "malformed")]
+
+
+def test_a_document_from_the_future_stays_with_the_peer() -> None:
+    recorder = Recorder()
+    document = federation().document(EE, [FI], issued_at=NOW + 400, expires_at=NOW + 4000)
+    run([fetched(federation().sign(document, Kind.RECEIPT))], recorder)
+    assert recorder.said == [("later", "1")]
+
+
+def test_a_mixed_batch_keeps_each_decision_with_its_document() -> None:
+    recorder = Recorder()
+    good = federation().envelope(FI)
+    receipt = federation().sign(federation().document(EE, [FI]), Kind.RECEIPT)
+    batch = [fetched(b"rubbish", "1"), fetched(good, "2"), fetched(receipt, "3")]
+    carried = run(batch, recorder)
+    assert [each.fetched.reply for each in carried] == ["1", "2", "3"]
+    assert recorder.said[2:] == [
+        ("given up", "1", "malformed"),
+        ("acknowledged", "2"),
+        ("acknowledged", "3"),
+    ]
