@@ -163,7 +163,7 @@ def test_send_composes_a_valid_cap_alert_and_prints_json(node: Node, demo: Path)
     request = json.loads(body)
     assert request["to"] == ["FI", "LV"]
     assert request["tlp"] == "AMBER"
-    assert parse_alert(request["alert"]).infos[0].headline == "Fence cut"
+    assert parse_alert(request["alert"]).info[0].headline == "Fence cut"
     assert headers["Authorization"] == "Bearer token"
     assert headers["Idempotency-Key"]
 

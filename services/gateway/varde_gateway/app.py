@@ -12,6 +12,7 @@ import time
 import structlog
 import uvicorn
 import uvloop
+from fastapi import FastAPI
 
 from varde.checkpoint import LogSigner
 from varde.identifiers import Lane, parse_federation_id, parse_nation
@@ -32,7 +33,7 @@ from varde_gateway.settings import GatewaySettings
 from varde_gateway.store.database import migrate, open_database
 from varde_gateway.store.ledger import Event, Ledger
 from varde_gateway.telemetry import Metrics, set_up_logging
-from varde_gateway.web.factory import create_api
+from varde_gateway.web.factory import create_api, end_streams
 
 _log = structlog.get_logger("gateway")
 
@@ -116,16 +117,17 @@ async def serve(settings: GatewaySettings) -> None:
                 workers.create_task(run_forgetting(desk)),
                 workers.create_task(run_checkpoints(desk)),
             ]
-            await _serve_until_stopped(server)
+            await _serve_until_stopped(server, api)
             for task in tasks:
                 task.cancel()
     _log.info("gateway stopped", nation=nation)
 
 
-async def _serve_until_stopped(server: uvicorn.Server) -> None:
+async def _serve_until_stopped(server: uvicorn.Server, api: FastAPI) -> None:
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
+        end_streams(api)
         server.should_exit = True
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -6,7 +6,7 @@ misses nothing that is still kept.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 from sqlalchemy import Connection, delete, func, select
@@ -34,7 +34,7 @@ class EventFeed:
             lambda connection: connection.scalar(select(func.max(events_table.c.id))) or 0
         )
 
-    async def follow(self, after: int | None) -> AsyncIterator[Event | None]:
+    async def follow(self, after: int | None) -> AsyncGenerator[Event | None, None]:
         """Every event after ``after`` in order, for ever; from now on where it is None.
 
         Yields None once a second where nothing came, so that the stream can show that it lives.

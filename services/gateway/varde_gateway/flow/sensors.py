@@ -29,7 +29,7 @@ ALL_MEMBERS: Final = "*"
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 -- what every secret begins with
 SECRET_BYTES: Final = 32
 _SECRET_LENGTHS: Final = range(24, 65)
-_SECRET_FORM: Final = "A sensor's secret is 'whsec_' and base64 of 24 to 64 bytes."
+_BAD_SECRET: Final = "A sensor's secret is 'whsec_' and base64 of 24 to 64 bytes."  # noqa: S105 -- words to a person
 _PURPOSE: Final = "sensor-wrap"
 
 
@@ -115,13 +115,13 @@ def unwrap_secret(desk: Desk, sensor: Sensor) -> bytes:
 def parse_secret(text: str) -> bytes:
     """The key bytes of a ``whsec_`` secret; ``Invalid`` for another form or length."""
     if not text.startswith(SECRET_PREFIX):
-        raise Invalid(_SECRET_FORM)
+        raise Invalid(_BAD_SECRET)
     try:
         raw = decode_base64(text.removeprefix(SECRET_PREFIX))
     except Malformed as error:
-        raise Invalid(_SECRET_FORM) from error
+        raise Invalid(_BAD_SECRET) from error
     if len(raw) not in _SECRET_LENGTHS:
-        raise Invalid(_SECRET_FORM)
+        raise Invalid(_BAD_SECRET)
     return raw
 
 

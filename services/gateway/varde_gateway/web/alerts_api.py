@@ -56,9 +56,7 @@ router = APIRouter(prefix="/v1/alerts", tags=["alerts"])
 AlertId = Annotated[str, Path(pattern=UUID7, description="The same at every node.")]
 Sender = Annotated[
     str | None,
-    Query(
-        alias="from", pattern=NATION, description="Which nation's, should two have used one id."
-    ),
+    Query(alias="from", pattern=NATION, description="Which nation's, should two have used one id."),
 ]
 _XML_MEDIA_TYPES: Final = frozenset({CAP_MEDIA_TYPE, "application/xml", "text/xml"})
 _ACCEPTED: Final = "Signed, recorded and on its way; it is not lost any more."
@@ -75,13 +73,18 @@ _CAP_XML: Final[dict[str, Any]] = {
     openapi_extra=takes(AlertOrder, xml=True),
 )
 async def send(
+    *,
     request: Request,
     parts: Node,
     asking: Asking,
     key: IdempotencyKey = None,
     to: Annotated[
         str | None,
-        Query(max_length=600, description="With XML: nations parted by commas, or `*`.", examples=["FI,LV"]),
+        Query(
+            max_length=600,
+            description="With XML: nations parted by commas, or `*`.",
+            examples=["FI,LV"],
+        ),
     ] = None,
     tlp: Annotated[
         Literal["CLEAR", "GREEN", "AMBER", "AMBER+STRICT", "RED"] | None,
@@ -95,9 +98,7 @@ async def send(
     document_id = parts.desk.new_id()
     if media_type_of(request) in _XML_MEDIA_TYPES:
         raw = await request.body()
-        order = order_from_xml(
-            raw, to=_recipients(parts, to), tlp=parse_marking(tlp or "AMBER")
-        )
+        order = order_from_xml(raw, to=_recipients(parts, to), tlp=parse_marking(tlp or "AMBER"))
     elif media_type_of(request) == JSON_MEDIA_TYPE:
         value = await read_json(request)
         order = order_from_json(parts.desk, value, document_id)
@@ -127,9 +128,7 @@ async def list_page(
     direction: Annotated[
         Literal["in", "out"] | None, Query(description="Received, or our own.")
     ] = None,
-    state: Annotated[
-        Literal["sent", "received", "updated", "cancelled"] | None, Query()
-    ] = None,
+    state: Annotated[Literal["sent", "received", "updated", "cancelled"] | None, Query()] = None,
 ) -> Response:
     """What this node has sent and received, with deliveries and answers."""
     before = parse_number_cursor(cursor)
@@ -177,9 +176,7 @@ async def read(
         and alert["direction"] == "in"
         and alert["displayed_at"] is None
     ):
-        await note_displayed(
-            parts.desk, Nation(str(alert["from"])), alert_id, asking.username
-        )
+        await note_displayed(parts.desk, Nation(str(alert["from"])), alert_id, asking.username)
         alert = await _find(parts, alert_id, sender)
     if form == CAP_MEDIA_TYPE:
         return Response(format_cap_xml(parse_alert(alert["alert"])), media_type=CAP_MEDIA_TYPE)
@@ -194,6 +191,7 @@ async def read(
     openapi_extra=takes(AcknowledgementOrder),
 )
 async def answer(
+    *,
     request: Request,
     parts: Node,
     asking: Asking,

@@ -46,7 +46,9 @@ def text_answers(
     return documented | {each: {} for each in problems}
 
 
-def takes(model: type[BaseModel], *, media_type: str = JSON_MEDIA_TYPE, xml: bool = False) -> dict[str, Any]:
+def takes(
+    model: type[BaseModel], *, media_type: str = JSON_MEDIA_TYPE, xml: bool = False
+) -> dict[str, Any]:
     """The ``openapi_extra`` of a route that reads its body itself."""
     content: dict[str, Any] = {
         media_type: {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}

@@ -41,13 +41,16 @@ Text160 = Annotated[str | None, Query(min_length=1, max_length=160, pattern=r"^[
     responses=answers(200, AuditPage, "A page of entries, in the order of the log."),
 )
 async def entries(
+    *,
     parts: Node,
     limit: Limit = 50,
     cursor: CursorText = None,
     kind: Annotated[AuditKind | None, Query()] = None,
     actor: Text160 = None,
     subject: Text160 = None,
-    begin: Annotated[Moment | None, Query(alias="from", description="At this time or later.")] = None,
+    begin: Annotated[
+        Moment | None, Query(alias="from", description="At this time or later.")
+    ] = None,
     until: Annotated[Moment | None, Query(description="Before this time.")] = None,
 ) -> Response:
     """Who did what when, by kind, actor, subject (an id or a digest) and time."""
@@ -88,7 +91,8 @@ async def newest_checkpoint(parts: Node) -> Response:
     ),
 )
 async def proof(
-    parts: Node, index: Annotated[int, Query(ge=0, le=MAX_INTEGER, description="The entry's number.")]
+    parts: Node,
+    index: Annotated[int, Query(ge=0, le=MAX_INTEGER, description="The entry's number.")],
 ) -> Response:
     """The inclusion proof of one entry, with the checkpoint that it leads to."""
     return text_answer(await inclusion(parts.desk, index))

@@ -94,9 +94,7 @@ class Tokens:
         standing = await self._standings.of(claims.username)
         if standing is None or claims.issued_at < standing.tokens_valid_from:
             raise Unauthenticated("The token was withdrawn; sign in again.")
-        return Identity(
-            standing.username, standing.display_name, standing.roles, claims.expires_at
-        )
+        return Identity(standing.username, standing.display_name, standing.roles, claims.expires_at)
 
     def _verify(self, token: str) -> _Claims:
         if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():

@@ -49,7 +49,7 @@ async def me(parts: Node, asking: Asking) -> Response:
             "username": asking.username,
             "display_name": asking.display_name,
             "nation": parts.desk.nation,
-            "roles": sorted(asking.roles),
+            "roles": [*sorted(asking.roles)],
             "expires_at": rfc3339(asking.expires_at),
         }
     )

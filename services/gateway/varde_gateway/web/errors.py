@@ -32,6 +32,7 @@ from varde_gateway.flow.faults import (
     Unreadable,
     UnsupportedMedia,
 )
+from varde_gateway.web.access import methods_at
 
 PROBLEM_MEDIA_TYPE: Final = "application/problem+json"
 _PREFIX: Final = "urn:varde:problem:"
@@ -53,14 +54,15 @@ class NotAcceptable(FlowFault):
 
 
 INTERNAL: Final = Problem("internal", "This node failed", 500)
-UNAVAILABLE: Final = Problem(
-    "unavailable", "This node cannot do it now", 503, {"Retry-After": "5"}
-)
+UNAVAILABLE: Final = Problem("unavailable", "This node cannot do it now", 503, {"Retry-After": "5"})
 INVALID: Final = Problem("invalid-request", "The request breaks a rule", 422)
 PROBLEMS: Final[dict[type[Exception], Problem]] = {
     Unreadable: Problem("unreadable-body", "The body cannot be read", 400),
     Unauthenticated: Problem(
-        "unauthenticated", "Nobody vouches for you", 401, {"WWW-Authenticate": 'Bearer realm="varde"'}
+        "unauthenticated",
+        "Nobody vouches for you",
+        401,
+        {"WWW-Authenticate": 'Bearer realm="varde"'},
     ),
     StaleWebhook: Problem(
         "stale-webhook",
@@ -85,6 +87,11 @@ PROBLEMS: Final[dict[type[Exception], Problem]] = {
 }
 
 
+_OF_STATUS: Final = {
+    each.status: each for kind, each in PROBLEMS.items() if kind in (NotFound, TooLarge, Unreadable)
+}
+
+
 def register_problems(api: FastAPI) -> None:
     """Answer everything that a route raises with its problem."""
     api.add_exception_handler(FlowFault, _answer_fault)
@@ -105,7 +112,7 @@ def problem_response(
 ) -> Response:
     """One problem document; ``errors`` are places and what is wrong there."""
     body: JsonObject = {
-        "type": _PREFIX + problem.slug,
+        "type": problem_type(problem),
         "title": problem.title,
         "status": problem.status,
         "detail": detail,
@@ -121,6 +128,11 @@ def problem_response(
         media_type=PROBLEM_MEDIA_TYPE,
         headers={**(problem.headers or {}), **(headers or {})},
     )
+
+
+def problem_type(problem: Problem) -> str:
+    """The URI that names the kind of problem."""
+    return _PREFIX + problem.slug
 
 
 def problem_of(error: Exception) -> Problem:
@@ -165,15 +177,17 @@ async def _answer_framework(request: Request, error: Exception) -> Response:
         HTTPStatus.NOT_FOUND: "There is nothing at this address; /openapi.json lists what there is.",
         HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible at this address.",
     }
-    known = {each.status: each for each in PROBLEMS.values()}
-    problem = known.get(status) or Problem(
+    problem = _OF_STATUS.get(status) or Problem(
         status.phrase.lower().replace(" ", "-"), status.phrase, status
     )
+    headers = {**(error.headers or {})}
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(methods_at(request.scope["route"].path))
     return problem_response(
         problem,
         details.get(status, f"{status.phrase}."),
         request.url.path,
-        headers=error.headers,
+        headers=headers,
     )
 
 

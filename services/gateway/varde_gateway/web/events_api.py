@@ -13,12 +13,14 @@ from varde_gateway.flow.faults import InvalidAt, Unauthenticated
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.ledger import Event
 from varde_gateway.web.answers import text_answers
-from varde_gateway.web.deps import Asking, Node
+from varde_gateway.web.deps import Node
 from varde_gateway.web.parts import Parts
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
 
-_EXAMPLE = 'id: 42\nevent: alert\ndata: {"id":"019ab3f2-6c1e-7d3a-9b52-4f0c3a1de27b","from":"EE"}\n\n'
+_EXAMPLE = (
+    'id: 42\nevent: alert\ndata: {"id":"019ab3f2-6c1e-7d3a-9b52-4f0c3a1de27b","from":"EE"}\n\n'
+)
 
 
 @router.get(
@@ -32,18 +34,21 @@ _EXAMPLE = 'id: 42\nevent: alert\ndata: {"id":"019ab3f2-6c1e-7d3a-9b52-4f0c3a1de
     ),
 )
 async def follow(
+    *,
     request: Request,
     parts: Node,
-    asking: Asking,
     after: Annotated[
         int | None,
-        Query(ge=0, le=MAX_INTEGER, description="The id of the last event seen; now where not said."),
+        Query(
+            ge=0, le=MAX_INTEGER, description="The id of the last event seen; now where not said."
+        ),
     ] = None,
     wait: Annotated[
         bool, Query(description="With `false` the stream ends when nothing new is there.")
     ] = True,
     last_event_id: Annotated[
-        str | None, Header(alias="Last-Event-ID", description="What a browser sends; it wins over `after`.")
+        str | None,
+        Header(alias="Last-Event-ID", description="What a browser sends; it wins over `after`."),
     ] = None,
 ) -> StreamingResponse:
     """Server-sent events with `id`, `event` and `data` (JSON with `at`); go on with `Last-Event-ID` after a break."""

@@ -40,15 +40,6 @@ class Gate:
             return
         begun = time.perf_counter()
         status = 0
-        received = 0
-
-        async def receive_bounded() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._max_body_bytes:
-                raise self._too_large()
-            return message
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -59,24 +50,37 @@ class Gate:
                     headers.setdefault(name, value)
             await send(message)
 
-        if self._announces_too_much(scope):
-            fault = self._too_large()
-            answer = problem_response(PROBLEMS[TooLarge], fault.detail, scope["path"])
+        try:
+            await self._pass_on(scope, receive, send_with_headers)
+        except Exception:
+            _log.exception("request failed", method=scope["method"], path=scope["path"])
+            if status:
+                raise
+            detail = "Something is wrong at this node; its log has the details."
+            answer = problem_response(INTERNAL, detail, scope["path"])
             await answer(scope, receive, send_with_headers)
-        else:
-            try:
-                await self._app(scope, receive_bounded, send_with_headers)
-            except Exception:
-                _log.exception("request failed", method=scope["method"], path=scope["path"])
-                if status:
-                    raise
-                detail = "Something is wrong at this node; its log has the details."
-                answer = problem_response(INTERNAL, detail, scope["path"])
-                await answer(scope, receive, send_with_headers)
         route = getattr(scope.get("route"), "path", "none")
         if route not in _STREAMS:
             seconds = time.perf_counter() - begun
             self._metrics.requests.labels(route, str(status)).observe(seconds)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        received = 0
+
+        async def receive_bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body_bytes:
+                raise self._too_large()
+            return message
+
+        if self._announces_too_much(scope):
+            fault = self._too_large()
+            answer = problem_response(PROBLEMS[TooLarge], fault.detail, scope["path"])
+            await answer(scope, receive, send)
+        else:
+            await self._app(scope, receive_bounded, send)
 
     def _announces_too_much(self, scope: Scope) -> bool:
         announced = Headers(scope=scope).get("content-length", "")

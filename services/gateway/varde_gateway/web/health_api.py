@@ -5,8 +5,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from varde.encoding import JsonObject
-from varde_gateway.flow.federation import count_open_deliveries
+from varde.encoding import JsonObject, require_integer, require_list
+from varde.roster import MAX_MEMBERS
+from varde_gateway.flow.federation import describe_federation
 from varde_gateway.web.answers import answers, json_answer, text_answers
 from varde_gateway.web.deps import Node
 from varde_gateway.web.node_schemas import Live, Ready
@@ -48,9 +49,11 @@ async def ready(parts: Node) -> Response:
 )
 async def metrics(parts: Node) -> Response:
     """For Prometheus."""
-    waiting = await parts.desk.ledger.read(count_open_deliveries)
-    for nation in parts.desk.peers():
-        parts.metrics.open_deliveries.labels(nation).set(waiting.get(nation, 0))
+    federation = await describe_federation(parts.desk)
+    for member in require_list(federation["members"], "members", most=MAX_MEMBERS):
+        assert isinstance(member, dict)
+        undelivered = require_integer(member["undelivered"], "undelivered")
+        parts.metrics.open_deliveries.labels(member["nation"]).set(undelivered)
     return Response(generate_latest(parts.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 

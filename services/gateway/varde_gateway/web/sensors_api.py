@@ -45,6 +45,7 @@ SensorId = Annotated[str, Path(pattern=SENSOR_ID)]
     openapi_extra=takes(WebhookOrder, xml=True),
 )
 async def hook(
+    *,
     request: Request,
     parts: Node,
     sensor_id: Annotated[str, Path(max_length=64)],
@@ -99,7 +100,9 @@ async def list_page(parts: Node, limit: Limit = 50, cursor: CursorText = None) -
     "/v1/sensors",
     status_code=201,
     summary="Register a sensor",
-    responses=answers(201, SensorWithSecret, "It can post now. The secret is shown this once.", 409),
+    responses=answers(
+        201, SensorWithSecret, "It can post now. The secret is shown this once.", 409
+    ),
     openapi_extra=takes(SensorOrder),
 )
 async def register(request: Request, parts: Node, asking: Asking) -> Response:

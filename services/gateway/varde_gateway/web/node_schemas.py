@@ -1,0 +1,146 @@
+"""The answers about the node itself: its audit log, its federation, its health."""
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field, JsonValue
+
+from varde_gateway.web.schemas import EXAMPLE_ID, EXAMPLE_TIME, AnswerModel, NationCode, Time
+
+
+class Subject(AnswerModel):
+    """What an audit entry is about."""
+
+    label: str
+    value: str
+
+
+class AuditEntry(AnswerModel):
+    """One entry of the audit log; `hash` is its leaf's in the tree."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "index": 17,
+                    "kind": "sent",
+                    "at": EXAMPLE_TIME,
+                    "actor": "operator.ee",
+                    "subjects": [{"label": "document", "value": EXAMPLE_ID}],
+                    "detail": "FI,LV",
+                    "hash": "1p6gJb6vvB3vEm5Nz7a4Wj0q0w0j1c2nXk3m8k5l9aQ",
+                }
+            ]
+        }
+    )
+
+    index: int
+    kind: str
+    at: Time
+    actor: str
+    subjects: list[Subject]
+    detail: str
+    hash: str
+
+
+class AuditPage(AnswerModel):
+    """Entries in the order of the log."""
+
+    items: list[AuditEntry]
+    next_cursor: str | None
+
+
+class RosterFacts(AnswerModel):
+    """The roster in force."""
+
+    version: int
+    hash: str
+    issued_at: Time
+    expires_at: Time
+    expired: bool
+
+
+class MemberView(AnswerModel):
+    """A nation on the roster, as this node knows it."""
+
+    nation: NationCode
+    name: str
+    standing: Literal["member", "observer"]
+    is_self: bool = Field(alias="self")
+    broker: str
+    suspended: bool
+    last_heard_at: Time | None
+    prekey: Literal["live", "stale"] | None
+    undelivered: int
+    oldest_undelivered_at: Time | None
+
+
+class FederationView(AnswerModel):
+    """Who belongs, who was heard when, what waits for whom."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "federation": "Yl0uJmRkE7Jk1z0o2n5m3q8w9e7r6t5y4u3i2o1p0aA",
+                    "nation": "EE",
+                    "roster": {
+                        "version": 1,
+                        "hash": "Yl0uJmRkE7Jk1z0o2n5m3q8w9e7r6t5y4u3i2o1p0aA",
+                        "issued_at": EXAMPLE_TIME,
+                        "expires_at": EXAMPLE_TIME,
+                        "expired": False,
+                    },
+                    "members": [
+                        {
+                            "nation": "FI",
+                            "name": "Finland",
+                            "standing": "member",
+                            "self": False,
+                            "broker": "tls://broker.varde.example:4222",
+                            "suspended": False,
+                            "last_heard_at": EXAMPLE_TIME,
+                            "prekey": "live",
+                            "undelivered": 0,
+                            "oldest_undelivered_at": None,
+                        }
+                    ],
+                }
+            ]
+        }
+    )
+
+    federation: str
+    nation: NationCode
+    roster: RosterFacts
+    members: list[MemberView]
+
+
+class RosterView(AnswerModel):
+    """Every voted roster in order, as it travels, and whom this nation has suspended."""
+
+    rosters: list[dict[str, JsonValue]] = Field(
+        description="`payload` (base64url of the roster's JSON) and `votes`; protocol section 4.3."
+    )
+    suspended: list[NationCode]
+
+
+class Ready(AnswerModel):
+    """Whether the node can do its work; each part is `ok` or what is wrong with it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"status": "ready", "checks": {"database": "ok", "broker": "ok"}}]
+        }
+    )
+
+    status: Literal["ready", "not ready"]
+    checks: dict[str, str]
+
+
+class Live(AnswerModel):
+    """The process answers."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "live", "nation": "EE"}]})
+
+    status: Literal["live"]
+    nation: NationCode
