@@ -288,18 +288,18 @@ def test_three_nations_found_a_federation_with_init_and_roster_alone(tmp_path: P
         assert sorted(facts["users"]) == ["admin", "approver", "auditor", "officer", "operator"]
         members.append(facts["member"])
     roster = str(tmp_path / "roster.json")
-    done = varde("roster", "draft", *members, "--out", roster)
+    done = varde("roster", "propose", *members, "--out", roster)
     assert done.returncode == Exit.OK, done.stderr
     for nation in ("EE", "FI", "LV"):
         assert varde("roster", "vote", roster, "--home", str(tmp_path / nation)).returncode == 0
     shown = json.loads(varde("roster", "show", roster, "--json").stdout)
     assert [each["voted"] for each in shown["members"]] == [True] * 3
     home = tmp_path / "EE"
-    refused = varde("roster", "join", roster, "--home", str(home), "--fingerprint", "A" * 43)
+    refused = varde("roster", "apply", roster, "--home", str(home), "--fingerprint", "A" * 43)
     assert refused.returncode == Exit.FAILED
     assert "not the genesis roster" in refused.stderr
     joined = varde(
-        "roster", "join", roster, "--home", str(home), "--fingerprint", shown["fingerprint"]
+        "roster", "apply", roster, "--home", str(home), "--fingerprint", shown["fingerprint"]
     )
     assert joined.returncode == Exit.OK, joined.stderr
     findings = {
@@ -317,7 +317,7 @@ def test_doctor_names_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
     varde("init", "--nation", "EE", "--home", str(home), "--broker-address", "127.0.0.1:23001")
     done = varde("doctor", "--home", str(home))
     assert done.returncode == Exit.FAILED
-    assert "varde roster join" in done.stdout
+    assert "varde roster apply" in done.stdout
     (home / "node.toml").write_text(f'genesis = "{"A" * 43}"\n' + (home / "node.toml").read_text())
     (home / "gateway.nk").chmod(0o644)
     (home / "passphrase").write_text("another\n")

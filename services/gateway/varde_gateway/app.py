@@ -13,6 +13,7 @@ import structlog
 import uvicorn
 import uvloop
 from fastapi import FastAPI
+from fastapi import FastAPI
 
 from varde.checkpoint import LogSigner
 from varde.identifiers import Lane, parse_federation_id, parse_nation
@@ -33,7 +34,7 @@ from varde_gateway.settings import GatewaySettings
 from varde_gateway.store.database import migrate, open_database
 from varde_gateway.store.ledger import Event, Ledger
 from varde_gateway.telemetry import Metrics, set_up_logging
-from varde_gateway.web.factory import create_api, end_streams
+from varde_gateway.web.factory import create_api, end_streams, end_streams
 
 _log = structlog.get_logger("gateway")
 

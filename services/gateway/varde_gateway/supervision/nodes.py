@@ -47,10 +47,21 @@ class RunningNodes:
         """Start brokers, relays and gateways; stop gateways, relays and brokers."""
         by_node = [programs_of(place) for place in self.places]
         stages = [[programs[part] for programs in by_node] for part in _START_ORDER]
-        await asyncio.to_thread(stop_all_left_over, [each for stage in stages for each in stage])
+        programs = [each for stage in stages for each in stage]
+        await asyncio.to_thread(stop_all_left_over, programs)
+        _check_ports(programs)
         async with asyncio.TaskGroup() as group:
             for place in self.places:
                 group.create_task(prepare_broker(place.home))
         async with supervise(stages, self._on_change) as watched:
             self._watched = watched
             yield
+
+
+def _check_ports(programs: Sequence[Program]) -> None:
+    for each in programs:
+        if port_is_taken(each):
+            raise StartFailedError(
+                f"Port {each.probe.port} for the {each.name} of {each.owner} is in use by another program. Stop that "
+                f"one, or choose other ports: --base-port for a new demo, node.toml and relay/relay.toml of a node."
+            )

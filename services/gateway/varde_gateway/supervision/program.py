@@ -5,8 +5,10 @@ Knows processes and files under ``/proc``, not what the programs do.
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,15 @@ _OK: Final = b"HTTP/1.1 200 "
 
 
 class Probe(Protocol):
-    """Whether a program does its work now."""
+    """Whether a program does its work now, and where it is asked."""
+
+    @property
+    def host(self) -> str:
+        """The address that the program listens on."""
+
+    @property
+    def port(self) -> int:
+        """The port."""
 
     async def ready(self) -> bool:
         """One try; never raises, never longer than a second or two."""
@@ -76,6 +86,18 @@ class Program:
     probe: Probe
     log_file: Path
     pid_file: Path
+
+
+def port_is_taken(program: Program) -> bool:
+    """Whether somebody else listens where this program will; its answers would pass for the program's own."""
+    family = socket.AF_INET6 if ":" in program.probe.host else socket.AF_INET
+    with socket.socket(family) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((program.probe.host, program.probe.port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 def stop_left_over(program: Program) -> int | None:
