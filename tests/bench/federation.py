@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.wire import Wire
-from support.alerts import sample_alert
+from support.alerts import headlined_alert
 from support.running import Federation
 
 HOURS = {"Content-Type": "application/json"}
@@ -19,7 +19,7 @@ HOURS = {"Content-Type": "application/json"}
 
 def alert_body(to: list[str], headline: str) -> bytes:
     """About 2 KiB."""
-    return json.dumps({"to": to, "tlp": "AMBER", "alert": sample_alert(headline=headline)}).encode()
+    return json.dumps({"to": to, "tlp": "AMBER", "alert": headlined_alert(headline)}).encode()
 
 
 class Watch:
@@ -144,7 +144,7 @@ async def webhooks(federation: Federation, nation: str, count: int, in_flight: i
 
     async def work(wire: Wire) -> None:
         for number in numbers:
-            body = json.dumps({"alert": sample_alert(headline=f"reading {number}")}).encode()
+            body = json.dumps({"alert": headlined_alert(f"reading {number}")}).encode()
             webhook_id, at = f"bench-{nonce}-{number}", str(int(time.time()))
             mac = hmac.new(key, f"{webhook_id}.{at}.".encode() + body, hashlib.sha256).digest()
             status, answer = await wire.send(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from support.alerts import sample_alert
+from support.alerts import headlined_alert, sample_alert
 from support.running import Federation, Person, running_federation, wait_for
 
 pytestmark = pytest.mark.processes
@@ -24,7 +24,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
 def _send_many(operator: Person, accepted: list[str], seed: int) -> None:
     """Send with an Idempotency-Key each, again until there is an answer, as a client should."""
     for number in range(ALERTS_PER_ROUND):
-        body = {"to": ["FI"], "tlp": "GREEN", "alert": sample_alert(headline=f"{seed}/{number}")}
+        body = {"to": ["FI"], "tlp": "GREEN", "alert": headlined_alert(f"{seed}/{number}")}
         headers = {"Idempotency-Key": f"round-{seed}-{number}"}
         deadline = time.monotonic() + 30
         while True:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.alerts import sample_alert
+from support.alerts import headlined_alert
 from support.running import Federation, running_federation, wait_for
 
 pytestmark = pytest.mark.processes
@@ -47,7 +47,7 @@ def test_broker_files_relay_memory_and_broker_memory_hold_no_plaintext(tmp_path:
         forms = _forms(marker)
         answer = running.person("EE", "operator").post(
             "/v1/alerts",
-            json={"to": ["FI"], "tlp": "RED", "alert": sample_alert(headline=marker)},
+            json={"to": ["FI"], "tlp": "RED", "alert": headlined_alert(marker)},
         )
         alert_id = answer.json()["id"]
         officer = running.person("FI", "officer")

@@ -31,3 +31,10 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 async def office(database_url: str) -> AsyncIterator[Office]:
     async with running_office(database_url) as running:
         yield running
+
+
+@pytest_asyncio.fixture
+async def sqlite_office(tmp_path: Path) -> AsyncIterator[Office]:
+    """For what has nothing to do with the database."""
+    async with running_office(f"sqlite:///{tmp_path / 'node.db'}") as running:
+        yield running

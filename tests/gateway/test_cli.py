@@ -398,15 +398,9 @@ def test_a_line_for_people_says_when_who_and_what() -> None:
         "to": ["FI", "LV"],
         "headline": "Fence cut",
     }
-    line = describe("EE", "alert", data)
-    assert line.split() == [
-        "12:03:04",
-        "EE",
-        "alert",
-        "sent",
-        "to",
-        "FI,LV",
-        "Fence",
-        "cut",
-        "[2c3d4e5f]",
+    assert describe("EE", "alert", data).split() == [
+        *("12:03:04", "EE", "alert", "sent", "to", "FI,LV", "Fence", "cut", f"[{ALERT_ID}]")
+    ]
+    assert describe("EE", "delivery", {"id": ALERT_ID, "state": "sent", "to": "FI"}).split() == [
+        *("EE", "delivery", "sent", "to", "FI", "[2c3d4e5f]")
     ]

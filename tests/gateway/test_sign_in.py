@@ -18,7 +18,8 @@ pytestmark = pytest.mark.asyncio
 
 
 async def me(office: Office, token: str) -> tuple[int, str]:
-    answer = await office.get("/v1/auth/me", headers={"Authorization": f"Bearer {token}"})
+    header = f"Bearer {token}".encode("latin-1")
+    answer = await office.get("/v1/auth/me", headers={"Authorization": header})
     return answer.status_code, answer.json().get("detail", answer.json().get("username"))
 
 

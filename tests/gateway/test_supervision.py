@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from varde_gateway.supervision.program import (
     AnswersReady,
     ListensOn,
     Program,
+    port_is_taken,
     stop_left_over,
     tail_of,
 )
@@ -258,6 +260,14 @@ def test_a_process_that_only_has_the_number_is_left_alone(tmp_path: Path, port: 
     for text in ("", "x", "-1", "0", str(os.getpid())):
         part.pid_file.write_text(text)
         assert stop_left_over(part) is None
+
+
+def test_a_port_that_another_program_listens_on_is_seen(tmp_path: Path, port: int) -> None:
+    part = program(tmp_path, port)
+    assert port_is_taken(part) is False
+    with socket.create_server(("127.0.0.1", port)):
+        assert port_is_taken(part) is True
+    assert port_is_taken(part) is False
 
 
 def test_a_directory_has_one_supervisor_at_a_time(tmp_path: Path) -> None:

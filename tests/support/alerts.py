@@ -242,3 +242,10 @@ def _uris() -> st.SearchStrategy[str]:
 
 def _tuples(items: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
     return st.lists(items, max_size=2).map(tuple)
+
+
+def headlined_alert(headline: str, **overrides: Any) -> dict[str, Any]:
+    """``sample_alert`` whose first info has this headline."""
+    alert = sample_alert(**overrides)
+    alert["info"][0]["headline"] = headline
+    return alert

@@ -123,9 +123,7 @@ def password_hash() -> str:
 
 
 @asynccontextmanager
-async def open_office(
-    node: Node, clock: Clock, limits: Limits = Limits()
-) -> AsyncIterator[Office]:
+async def open_office(node: Node, clock: Clock, limits: Limits = Limits()) -> AsyncIterator[Office]:
     """The API of a running node: users ``operator.ee`` and so on, and the sensor ``fence``."""
     desk = node.desk
 

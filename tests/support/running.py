@@ -129,6 +129,8 @@ class Federation:
 
     def stop(self) -> None:
         assert self.process is not None
+        for person in self._people.values():
+            person.client.close()
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(30)
 

@@ -53,8 +53,8 @@ class LinePrinter:
 
 def describe(nation: str, kind: str, data: dict[str, Any]) -> str:
     """``12:03:04 EE  alert           sent to FI,LV  Fence cut  [0197a3c2]``, from whatever members there are."""
-    at = str(data.get("at", ""))
-    clock = at[11:19] if len(at) >= len("2026-03-01T10:00:00") else "--:--:--"
+    at = str(data.get("at") or "")
+    clock = at[11:19] if len(at) >= len("2026-03-01T10:00:00") else " " * 8
     words = [f"{clock} {nation:<4} {kind:<16}"]
     words += [str(data[name]) for name in ("direction", "state", "response") if data.get(name)]
     words += [f"{word} {_joined(data[word])}" for word in ("from", "to", "by") if data.get(word)]
@@ -69,7 +69,8 @@ def describe(nation: str, kind: str, data: dict[str, Any]) -> str:
         if data.get(name)
     ]
     if data.get("id"):
-        words.append(f"[{_short(str(data['id']))}]")
+        # In full where it is first seen: 'varde ack' takes it.
+        words.append(f"[{data['id'] if kind == 'alert' else _short(str(data['id']))}]")
     return _printable(" ".join(words))
 
 

@@ -36,7 +36,6 @@ def run_until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
     failure: BaseException
     try:
         asyncio.run(_with_signals(work))
-        return
     except EXPECTED as error:
         failure = error
     except BaseExceptionGroup as group:
@@ -44,6 +43,8 @@ def run_until_stopped(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
         if expected is None or unexpected is not None:
             raise
         failure = _first(expected)
+    else:
+        return
     fail(Exit.FAILED, str(failure))
 
 

@@ -184,7 +184,8 @@ def _wait_for_receipts(node: NodeClient, accepted: Any, seconds: float) -> Any:
 
 
 def _print(accepted: Any) -> None:
-    table = Table("to", "state", title=f"alert {accepted['id']}")
+    print(f"alert {accepted['id']}")
+    table = Table("to", "state")
     for each in accepted["deliveries"]:
         table.add_row(each["to"], each["state"])
     Console().print(table)

@@ -13,7 +13,13 @@ from varde_gateway.supervision.node import (
     prepare_broker,
     programs_of,
 )
-from varde_gateway.supervision.supervisor import Supervised, stop_all_left_over, supervise
+from varde_gateway.supervision.program import Program, port_is_taken
+from varde_gateway.supervision.supervisor import (
+    StartFailedError,
+    Supervised,
+    stop_all_left_over,
+    supervise,
+)
 
 _START_ORDER = (BROKER, RELAY, GATEWAY)
 

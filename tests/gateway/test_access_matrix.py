@@ -1,0 +1,97 @@
+"""Every route has an entry in the one table, and the table is what happens: role by role, route by route."""
+
+from collections.abc import Iterator
+
+import pytest
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
+
+from support.desks import Office
+from varde_gateway.flow.users import Role
+from varde_gateway.web import (
+    alerts_api,
+    audit_api,
+    auth_api,
+    events_api,
+    federation_api,
+    health_api,
+    sensors_api,
+    users_api,
+)
+from varde_gateway.web.access import ACCESS, PUBLIC
+
+ROUTERS = (
+    alerts_api,
+    audit_api,
+    auth_api,
+    events_api,
+    federation_api,
+    health_api,
+    sensors_api,
+    users_api,
+)
+VALUES = {
+    "alert_id": "019ab3f2-6c1e-7d3a-9b52-4f0c3a1de27b",
+    "sensor_id": "nothing",
+    "username": "nobody",
+}
+
+
+def routes(each: list[BaseRoute]) -> Iterator[tuple[str, str]]:
+    for route in each:
+        assert isinstance(route, APIRoute)
+        yield from ((method, route.path) for method in route.methods or ())
+
+
+def path_of(template: str) -> str:
+    return template.format(**VALUES) + ("?wait=false" if template == "/v1/events" else "")
+
+
+def test_every_route_has_an_entry_and_every_entry_a_route() -> None:
+    built = {each for module in ROUTERS for each in routes(module.router.routes)}
+    assert built == set(ACCESS)
+
+
+def test_only_health_sign_in_and_webhooks_are_open() -> None:
+    assert {path for (_, path), allowed in ACCESS.items() if allowed == PUBLIC} == {
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+        "/v1/auth/token",
+        "/v1/hooks/{sensor_id}",
+    }
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("entry", [each for each in ACCESS if ACCESS[each] != PUBLIC], ids=" ".join)
+async def test_a_route_lets_in_exactly_its_roles(sqlite_office: Office, entry: tuple[str, str]) -> None:
+    office = sqlite_office
+    method, template = entry
+    allowed = ACCESS[entry]
+    assert isinstance(allowed, frozenset)
+    for role in Role:
+        answer = await office.call(method, path_of(template), role)
+        assert answer.status_code != 401
+        assert (answer.status_code == 403) == (role not in allowed), f"{role}: {answer.text}"
+        if role not in allowed:
+            assert all(each in answer.json()["detail"] for each in allowed)
+    nobody = await office.call(method, path_of(template))
+    assert nobody.status_code == 401
+    assert nobody.headers["www-authenticate"].startswith("Bearer")
+
+
+@pytest.mark.asyncio
+async def test_a_user_with_two_roles_may_do_what_either_may(sqlite_office: Office) -> None:
+    office = sqlite_office
+    order = {
+        "username": "both",
+        "display_name": "Both",
+        "password": "correct horse battery",
+        "roles": ["admin", "auditor"],
+    }
+    await office.post("/v1/users", "admin", json=order)
+    answer = await office.sign_in("both", "correct horse battery")
+    headers = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+    assert (await office.get("/v1/audit/entries", headers=headers)).status_code == 200
+    assert (await office.get("/v1/users", headers=headers)).status_code == 200
+    assert (await office.post("/v1/alerts", headers=headers, json={})).status_code == 403
