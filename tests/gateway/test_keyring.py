@@ -2,13 +2,14 @@
 
 import json
 import random
+import subprocess
+import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -29,7 +30,6 @@ from varde_gateway.keyring import (
     generate_passphrase,
     open_keystore,
 )
-from varde_gateway.telemetry import set_up_logging
 
 EE = parse_nation("EE")
 FI = parse_nation("FI")
@@ -233,27 +233,36 @@ def test_tracebacks_with_local_variables_hold_no_private_bytes(path: Path) -> No
         assert_shows_no_secret(text)
 
 
-@pytest.fixture
-def logging_set_up(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
-    set_up_logging("info")
-    yield
-    structlog.reset_defaults()
-
-
 def test_a_log_line_of_a_failed_opening_holds_no_private_bytes_and_no_local_variables(
-    path: Path, capsys: pytest.CaptureFixture[str], logging_set_up: None
+    path: Path,
 ) -> None:
     rewrite(path, nonce=encode_base64url(bytes(12)))
-    password = "hunter2-in-a-local-variable"
-    try:
-        open_keystore(path, EE, PASSPHRASE)
-    except KeystoreError:
-        structlog.get_logger("test").exception("opening failed")
-    written = capsys.readouterr().err
-    assert "opening failed" in written
-    assert "test_keyring.py" in written
-    assert password not in written
-    assert_shows_no_secret(written)
+    program = (
+        "import pathlib, sys, structlog\n"
+        "from pydantic import SecretStr\n"
+        "from varde_gateway.keyring import KeystoreError, open_keystore\n"
+        "from varde_gateway.telemetry import set_up_logging\n"
+        "set_up_logging('info')\n"
+        "def main():\n"
+        "    spoken = sys.stdin.read()\n"
+        "    try:\n"
+        "        open_keystore(pathlib.Path(sys.argv[1]), 'EE', SecretStr(spoken))\n"
+        "    except KeystoreError:\n"
+        "        structlog.get_logger('test').exception('opening failed')\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)],
+        input=PASSPHRASE.get_secret_value(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert "opening failed" in done.stderr
+    assert "changed after it was written" in done.stderr
+    assert "keyring.py" in done.stderr
+    assert_shows_no_secret(done.stderr)
 
 
 @settings(

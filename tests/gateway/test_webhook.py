@@ -131,7 +131,7 @@ async def test_a_message_five_minutes_off_is_taken(office: Office, seconds: int)
 
 async def test_a_repeated_message_is_a_conflict_that_names_its_alert(office: Office) -> None:
     first = await office.hook(reading(), "msg_1")
-    for body in (reading(), reading(headline="another")):
+    for body in (reading(), reading(note="another")):
         again = await office.hook(body, "msg_1")
         assert again.status_code == 409
         assert again.json()["type"] == "urn:varde:problem:repeated-webhook"

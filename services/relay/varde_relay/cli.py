@@ -1,4 +1,4 @@
-"""The relay's command line: ``run``, ``access``, ``broker``, ``check``; each on one relay home."""
+"""The relay's command line: ``run``, ``prepare`` (``access`` and ``broker``), ``check``; each on one relay home."""
 
 import sys
 import time
@@ -61,6 +61,13 @@ def broker_command(home: HomeOption) -> None:
     path = settings.path(settings.broker.config_file)
     write_whole(path, broker_config(settings.broker_place()))
     typer.echo(f"wrote {path}")
+
+
+@cli.command("prepare")
+def prepare_command(home: HomeOption) -> None:
+    """Write both files that the broker needs for its first start."""
+    broker_command(home)
+    access_command(home)
 
 
 @cli.command("check")

@@ -24,8 +24,10 @@ ALL_MEMBERS: Final = "*"
 MAX_DEPTH: Final = 12
 MAX_RECIPIENTS: Final = 64
 _MAX_INTEGER_DIGITS: Final = 16
-_ESCAPE_TO_CHECK: Final = re.compile(rb"\\u(?:[dD][89a-fA-F]|0000)")
-_NOT_TEXT: Final = re.compile("[\x00\ud800-\udfff]")
+_SURROGATE_ESCAPE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+# A backslash that is itself escaped does not begin an escape.
+_NUL_ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*+\\u0000")
 _MEMBERS: Final = frozenset({"to", "tlp", "share_acknowledgements", "alert"})
 _PATH: Final = re.compile(
     r"((?:[a-zA-Z]+(?:\[[0-9]+\])?)(?:\.[a-zA-Z]+(?:\[[0-9]+\])?)*):? ", re.ASCII
@@ -56,8 +58,10 @@ def parse_api_json(raw: bytes) -> dict[str, object]:
     if not isinstance(value, dict):
         raise Unreadable("The body is not a JSON object.")
     _check_depth(value)
-    if _ESCAPE_TO_CHECK.search(raw) and _NOT_TEXT.search(json.dumps(value, ensure_ascii=False)):
+    if _SURROGATE_ESCAPE.search(raw) and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
         raise Unreadable("A string in the body has a lone surrogate.")
+    if b"\\u0000" in raw and _NUL_ESCAPE.search(raw):
+        raise Unreadable("A string in the body has the character U+0000.")
     return value
 
 

@@ -6,7 +6,9 @@ misses nothing that is still kept.
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from itertools import islice
 from typing import Final
 
 from sqlalchemy import Connection, delete, func, select
@@ -15,16 +17,22 @@ from varde_gateway.store.ledger import Event, Ledger, Transaction
 from varde_gateway.store.tables import events_table
 
 PAGE: Final = 500
+RECENT: Final = 2000
 KEPT_MILLISECONDS: Final = 7 * 24 * 3600 * 1000
 _POLL_SECONDS: Final = 1.0
 
 
 class EventFeed:
-    """Hands the events of one node to any number of followers."""
+    """Hands the events of one node to any number of followers.
+
+    Followers that keep up are served from memory; one that was away, or that missed commits of another replica of this
+    gateway, reads the table.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         """Listens to the commits of ``ledger`` from now on."""
         self._ledger = ledger
+        self._recent: deque[Event] = deque(maxlen=RECENT)
         self._waiters: set[asyncio.Event] = set()
         ledger.listen(self._tell)
 
@@ -34,7 +42,7 @@ class EventFeed:
             lambda connection: connection.scalar(select(func.max(events_table.c.id))) or 0
         )
 
-    async def follow(self, after: int | None) -> AsyncGenerator[Event | None, None]:
+    async def follow(self, after: int | None) -> AsyncGenerator[Event | None]:
         """Every event after ``after`` in order, for ever; from now on where it is None.
 
         Yields None once a second where nothing came, so that the stream can show that it lives.
@@ -45,7 +53,9 @@ class EventFeed:
         try:
             while True:
                 waiter.clear()
-                events = await self._ledger.read(_page_after(last))
+                events = self._remembered_after(last)
+                if events is None:
+                    events = await self._ledger.read(_page_after(last))
                 for event in events:
                     last = event.id
                     yield event
@@ -56,10 +66,26 @@ class EventFeed:
                         await waiter.wait()
                 except TimeoutError:
                     yield None
+                    for event in await self._ledger.read(_page_after(last)):
+                        last = event.id
+                        yield event
         finally:
             self._waiters.discard(waiter)
 
-    def _tell(self, _events: list[Event]) -> None:
+    def _remembered_after(self, last: int) -> list[Event] | None:
+        """What memory holds after ``last``; None where only the table can say."""
+        recent = self._recent
+        if not recent or recent[-1].id <= last:
+            return []
+        if recent[0].id > last + 1:
+            return None
+        return list(islice(recent, last + 1 - recent[0].id, None))
+
+    def _tell(self, events: list[Event]) -> None:
+        if self._recent and events[0].id != self._recent[-1].id + 1:
+            # Another replica committed in between: what is remembered has a gap.
+            self._recent.clear()
+        self._recent.extend(events)
         for waiter in self._waiters:
             waiter.set()
 

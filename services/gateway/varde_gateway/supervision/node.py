@@ -102,25 +102,19 @@ def find_broker() -> str:
 
 
 async def prepare_broker(home: Path) -> None:
-    """Write ``nats.conf`` and ``access.conf`` where they are missing or older than what they come from."""
+    """Write ``nats.conf`` and ``access.conf`` where one is missing or older than the settings it comes from."""
     broker, settings = home / "broker", home / "relay" / "relay.toml"
-    needed = [
-        command
-        for command, file in (("broker", broker / "nats.conf"), ("access", broker / "access.conf"))
-        if not _is_fresh(file, settings, home if command == "broker" else None)
-    ]
-    async with asyncio.TaskGroup() as group:
-        for command in needed:
-            group.create_task(_run_relay_command(command, home / "relay"))
-
-
-def _is_fresh(file: Path, source: Path, named: Path | None) -> bool:
     # A home that was moved has absolute paths of its old place in nats.conf.
-    return (
-        file.exists()
-        and file.stat().st_mtime >= source.stat().st_mtime
-        and (named is None or str(named) in file.read_text("utf-8"))
-    )
+    if not (
+        _is_fresh(broker / "nats.conf", settings)
+        and _is_fresh(broker / "access.conf", settings)
+        and str(home) in (broker / "nats.conf").read_text("utf-8")
+    ):
+        await _run_relay_command("prepare", home / "relay")
+
+
+def _is_fresh(file: Path, source: Path) -> bool:
+    return file.exists() and file.stat().st_mtime >= source.stat().st_mtime
 
 
 async def _run_relay_command(command: str, relay_home: Path) -> None:

@@ -30,7 +30,14 @@ async def _signed_in(identity: Annotated[Identity | None, Depends(admit)]) -> Id
 
 
 Asking = Annotated[Identity, Depends(_signed_in)]
-Node = Annotated[Parts, Depends(parts_of)]
+
+
+async def _parts(request: Request) -> Parts:
+    # A plain function would be run in a thread of its own for every request.
+    return parts_of(request)
+
+
+Node = Annotated[Parts, Depends(_parts)]
 IdempotencyKey = Annotated[
     str | None,
     Header(

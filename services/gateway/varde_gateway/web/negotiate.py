@@ -6,7 +6,8 @@ from typing import Final
 
 from varde_gateway.web.errors import NotAcceptable
 
-_RANGE: Final = re.compile(r"\s*([!-+\--.0-~]+/[!-+\--.0-~]+)\s*((?:;[^,]*)?)", re.ASCII)
+_TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,127}"
+_RANGE: Final = re.compile(rf"[ \t]*({_TOKEN}/{_TOKEN})[ \t]*((?:;.*)?)", re.ASCII)
 _QUALITY: Final = re.compile(r";\s*[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*(?:;|$)", re.ASCII)
 
 
