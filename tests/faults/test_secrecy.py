@@ -3,12 +3,17 @@
 import base64
 import re
 import secrets
+import socket
+import struct
+import threading
+from collections import defaultdict
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from support.alerts import headlined_alert
-from support.running import Federation, running_federation, wait_for
+from support.running import running_federation, wait_for
 
 pytestmark = pytest.mark.processes
 
@@ -87,21 +92,80 @@ def test_broker_files_relay_memory_and_broker_memory_hold_no_plaintext(tmp_path:
                 assert not _holds(path.read_bytes(), forms), path
 
 
-def test_the_wire_between_two_nations_holds_no_plaintext(tmp_path: Path) -> None:
-    """The relay's link is TLS; what a peer fetches inside it is sealed, as the broker's files above show."""
+class Tap(threading.Thread):
+    """Everything that crosses the loopback interface, by TCP port; needs root, as a wiretap does."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024 * 1024)
+        self.socket.bind(("lo", 0))
+        self.socket.settimeout(0.2)
+        self.ending = threading.Event()
+        self.seen: dict[int, bytearray] = defaultdict(bytearray)
+
+    def run(self) -> None:
+        while not self.ending.is_set():
+            try:
+                frame = self.socket.recv(65536 + 64)
+            except TimeoutError:
+                continue
+            packet = frame[14:]
+            if len(packet) < 40 or packet[0] >> 4 != 4 or packet[9] != socket.IPPROTO_TCP:
+                continue
+            segment = packet[(packet[0] & 15) * 4 :]
+            data = segment[(segment[12] >> 4) * 4 :]
+            for port in struct.unpack("!HH", segment[:4]):
+                self.seen[port] += data
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ending.set()
+        self.join()
+        self.socket.close()
+
+
+def test_the_wire_between_the_nations_holds_no_plaintext(tmp_path: Path) -> None:
     with running_federation(tmp_path / "demo", ["EE", "FI"]) as running:
-        _assert_broker_refuses_plain_tcp(running)
+        marker = f"marker-{secrets.token_hex(12)}"
+        forms = _forms(marker)
+        operator, officer = running.person("EE", "operator"), running.person("FI", "officer")
+        with Tap() as tap:
+            alert_id = operator.post(
+                "/v1/alerts", json={"to": ["FI"], "tlp": "RED", "alert": headlined_alert(marker)}
+            ).json()["id"]
+            wait_for(
+                lambda: operator.delivery(alert_id, "FI")["state"] == "delivered", 5, "delivered"
+            )
+            officer.alert(alert_id)
+        ports = {
+            nation: {
+                name: int(running.nation(nation)[name].rsplit(":", 1)[1])
+                for name in ("url", "broker_url")
+            }
+            for nation in ("EE", "FI")
+        }
+        assert _holds(bytes(tap.seen[ports["EE"]["url"]]), forms), "the tap sees what is plain"
+        for nation in ("EE", "FI"):
+            carried = bytes(tap.seen[ports[nation]["broker_url"]])
+            assert len(carried) > 5000, "the sealed alert crossed this wire"
+            assert not _holds(carried, forms)
+            assert alert_id.encode() not in carried, "not even the outside of the envelope is plain"
 
 
-def _assert_broker_refuses_plain_tcp(running: Federation) -> None:
-    import socket  # noqa: PLC0415
-
-    url = running.nation("EE")["broker_url"]
-    port = int(url.rsplit(":", 1)[1])
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
-        greeting = plain.recv(4096)
-        assert b'"tls_required":true' in greeting
-        plain.sendall(b"CONNECT {}\r\nPING\r\n")
-        plain.settimeout(5)
-        answer = plain.recv(4096)
-        assert b"PONG" not in answer
+def test_a_broker_says_nothing_to_a_connection_without_tls(tmp_path: Path) -> None:
+    with running_federation(tmp_path / "demo", ["EE", "FI"]) as running:
+        port = int(running.nation("EE")["broker_url"].rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+            plain.sendall(b"CONNECT {}\r\nPING\r\n")
+            heard = b""
+            try:
+                while chunk := plain.recv(4096):
+                    heard += chunk
+            except ConnectionResetError:
+                pass
+            assert b"PONG" not in heard
+            assert b"INFO" not in heard

@@ -1,0 +1,230 @@
+"""The OpenAPI document is complete and true: schemathesis attacks every route with it and holds every answer to it.
+
+Left out are two checks that cannot hold for an API whose rules go beyond JSON Schema: that whatever fits the schema is
+accepted (a nation must be on the roster, a polygon closed), and that each wrong value is (a name-value pair may be
+written in several ways). The event stream is asked not to wait.
+"""
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+import uvicorn
+from hypothesis import HealthCheck, settings
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from support.alerts import sample_alert
+from support.desks import PASSWORD, SECRET, Limits, running_office, sign_webhook
+from support.nodes import Clock
+from varde_gateway.flow.users import NewUser, Role, create_users
+from varde_gateway.web.access import ACCESS, PUBLIC
+from varde_gateway.web.factory import end_streams
+
+EXAMPLES = 12
+
+
+@dataclass
+class Server:
+    url: str
+    token: str
+    clock: Clock
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A node behind uvicorn in a thread of its own, and the token of somebody with every role."""
+    ready: Future[Server] = Future()
+    stop = threading.Event()
+    path = tmp_path_factory.mktemp("openapi") / "node.db"
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(path, ready, stop)))
+    thread.start()
+    yield ready.result(30)
+    stop.set()
+    thread.join()
+
+
+async def _serve(path: Path, ready: "Future[Server]", stop: threading.Event) -> None:
+    clock = Clock()
+    limits = Limits(sensor_requests_per_minute=100_000)
+    async with running_office(f"sqlite:///{path}", clock, limits) as office:
+        everybody = NewUser("everybody", "Everybody", PASSWORD, tuple(Role))
+        await create_users(office.node.desk, [everybody], actor="tests")
+        token = (await office.sign_in("everybody")).json()["access_token"]
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            http = uvicorn.Server(uvicorn.Config(office.api, log_config=None))
+            serving = asyncio.create_task(http.serve([listener]))
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            ready.set_result(Server(url, token, clock))
+            await asyncio.to_thread(stop.wait)
+            end_streams(office.api)
+            http.should_exit = True
+            await serving
+
+
+@pytest.fixture(scope="module")
+def api_schema(server: Server) -> Any:
+    return schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+
+
+@pytest.fixture(scope="module")
+def document(server: Server) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(f"{server.url}/openapi.json").json()
+    return found
+
+
+schema = schemathesis.pytest.from_fixture("api_schema")
+
+
+@schema.parametrize()
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+def test_no_request_breaks_a_route_or_its_contract(case: Any, server: Server) -> None:
+    if case.path == "/v1/events":
+        case.query = {**(case.query or {}), "wait": "false"}
+    case.call_and_validate(
+        headers={"Authorization": f"Bearer {server.token}"},
+        excluded_checks=[positive_data_acceptance],
+    )
+
+
+def test_the_answers_to_good_requests_are_what_the_document_says(
+    server: Server, api_schema: Any
+) -> None:
+    """Every route once with a request that it accepts, in an order in which that makes sense."""
+    client = httpx.Client(
+        base_url=server.url, headers={"Authorization": f"Bearer {server.token}"}, timeout=10
+    )
+    called: set[tuple[str, str]] = set()
+
+    def call(
+        method: str, template: str, status: int, query: str = "", **options: Any
+    ) -> httpx.Response:
+        values = options.pop("path", {})
+        answer = client.request(method, template.format(**values) + query, **options)
+        assert answer.status_code == status, answer.text
+        api_schema[template][method].validate_response(answer)
+        called.add((method, template))
+        return answer
+
+    form = {"username": "everybody", "password": PASSWORD}
+    call("POST", "/v1/auth/token", 200, data=form)
+    call("GET", "/v1/auth/me", 200)
+    order = {"to": ["FI", "LV"], "alert": sample_alert(), "share_acknowledgements": True}
+    sent = call("POST", "/v1/alerts", 202, json=order).json()
+    alert = {"alert_id": sent["id"]}
+    call("GET", "/v1/alerts", 200, "?limit=1")
+    call("GET", "/v1/alerts/{alert_id}", 200, path=alert)
+    call(
+        "GET", "/v1/alerts/{alert_id}", 200, path=alert, headers={"Accept": "application/cap+xml"}
+    )
+    answer = {"response": "declined", "note": ""}
+    call("POST", "/v1/alerts/{alert_id}/acknowledgements", 409, path=alert, json=answer)
+    change = {"alert": {"note": "More."}}
+    updated = call("POST", "/v1/alerts/{alert_id}/update", 202, path=alert, json=change).json()
+    newer = {"alert_id": updated["id"]}
+    call("POST", "/v1/alerts/{alert_id}/cancel", 202, path=newer, json={"note": "Over."})
+    call("GET", "/v1/events", 200, "?after=0&wait=false")
+    machine = {"id": "conform", "name": "Conform", "to": ["*"], "tlp": "GREEN"}
+    call("POST", "/v1/sensors", 201, json=machine)
+    sensor = {"sensor_id": "conform"}
+    call("GET", "/v1/sensors", 200)
+    call("GET", "/v1/sensors/{sensor_id}", 200, path=sensor)
+    for action in ("rotate", "disable", "enable"):
+        call("POST", f"/v1/sensors/{{sensor_id}}/{action}", 200, path=sensor)
+    body = json.dumps({"alert": sample_alert()}).encode()
+    at = str(server.clock() // 1000)
+    headers = {
+        "Content-Type": "application/json",
+        "webhook-id": "conform-1",
+        "webhook-timestamp": at,
+        "webhook-signature": sign_webhook(SECRET, "conform-1", at, body),
+    }
+    hook = {"sensor_id": "fence"}
+    call("POST", "/v1/hooks/{sensor_id}", 202, path=hook, content=body, headers=headers)
+    call("POST", "/v1/hooks/{sensor_id}", 409, path=hook, content=body, headers=headers)
+    person = {
+        "username": "conform",
+        "display_name": "Conform",
+        "password": PASSWORD,
+        "roles": ["officer"],
+    }
+    call("POST", "/v1/users", 201, json=person)
+    user = {"username": "conform"}
+    call("GET", "/v1/users", 200)
+    call("GET", "/v1/users/{username}", 200, path=user)
+    for action in ("disable", "enable"):
+        call("POST", f"/v1/users/{{username}}/{action}", 200, path=user)
+    call("GET", "/v1/audit/entries", 200, "?limit=3")
+    call("GET", "/v1/audit/checkpoint", 200)
+    call("GET", "/v1/audit/proof", 200, "?index=0")
+    call("GET", "/v1/audit/consistency", 200, "?from=1")
+    call("GET", "/v1/audit/export", 200)
+    for path in ("/v1/federation", "/v1/federation/roster", "/health/live", "/health/ready", "/metrics"):
+        call("GET", path, 200)
+    assert called == set(ACCESS)
+
+
+def test_every_operation_says_who_may_call_it_and_what_it_may_answer(
+    document: dict[str, Any],
+) -> None:
+    operations = {
+        (method.upper(), path): operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert operations.keys() == ACCESS.keys()
+    for entry, operation in operations.items():
+        assert operation["summary"]
+        allowed = ACCESS[entry]
+        if allowed == PUBLIC:
+            assert "security" not in operation
+        else:
+            assert operation["security"] == [{"bearer": []}]
+            assert operation["x-varde-roles"] == sorted(allowed)
+            assert {"401", "403"} <= operation["responses"].keys()
+        for status, answer in operation["responses"].items():
+            assert answer["description"], (entry, status)
+            if status not in ("200", "201", "202") and entry[1] != "/health/ready":
+                assert [*answer["content"]] == ["application/problem+json"], (entry, status)
+
+
+def test_every_body_has_an_example_that_fits_its_model(document: dict[str, Any]) -> None:
+    import jsonschema  # noqa: PLC0415 -- comes with schemathesis
+
+    for name, described in document["components"]["schemas"].items():
+        for example in described.get("examples", []):
+            root = {"components": document["components"], "$ref": f"#/components/schemas/{name}"}
+            jsonschema.Draft202012Validator(root).validate(example)
+    bodies = {
+        each["schema"]["$ref"].rpartition("/")[2]
+        for methods in document["paths"].values()
+        for operation in methods.values()
+        for part in (operation, *operation["responses"].values())
+        for each in part.get("requestBody", part).get("content", {}).values()
+        if "$ref" in each["schema"]
+    }
+    for name in bodies - {"ProblemDetails"}:
+        described = document["components"]["schemas"][name]
+        pages = "next_cursor" in described["properties"]
+        assert pages or described.get("examples") or name == "RosterView", name
+
+
+def test_the_document_names_no_other_host_and_loads_nothing(document: dict[str, Any]) -> None:
+    assert "http://" not in json.dumps(document)
+    assert "https://" not in json.dumps(document)
