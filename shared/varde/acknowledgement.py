@@ -30,6 +30,9 @@ class Response(StrEnum):
     DECLINED = "declined"
 
 
+_RESPONSES: Final = tuple(Response)
+
+
 @dataclass(frozen=True, slots=True)
 class Acknowledgement:
     """The body of an acknowledgement; ``at`` in Unix milliseconds, ``digest`` of the alert's signed bytes."""
@@ -58,7 +61,7 @@ def parse_acknowledgement(body: Json) -> Acknowledgement:
     """``Malformed`` unless the body has the one form."""
     members = exact_members(body, _MEMBERS, "acknowledgement")
     response = members["response"]
-    if response not in tuple(Response):
+    if response not in _RESPONSES:
         raise Malformed("the response is unknown")
     decode_base64url(members["digest"], length=32)
     officer = require_string(members["officer"], "officer", most=MAX_OFFICER_CHARACTERS)

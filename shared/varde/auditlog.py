@@ -57,6 +57,9 @@ class AuditKind(StrEnum):
     SUSPENDED = "suspended"
 
 
+_AUDITKINDS: Final = tuple(AuditKind)
+
+
 @dataclass(frozen=True, slots=True)
 class AuditLeaf:
     """``at`` in Unix milliseconds; ``subjects`` are labels with an id or a digest each; 16 bytes of salt."""
@@ -89,7 +92,7 @@ def parse_leaf(raw: bytes) -> AuditLeaf:
     """``Malformed`` unless ``raw`` is a leaf in its one form."""
     value = exact_members(parse_json(raw, limit=MAX_LEAF_BYTES), _MEMBERS, "audit entry")
     kind = value["kind"]
-    if kind not in tuple(AuditKind):
+    if kind not in _AUDITKINDS:
         raise Malformed("the kind of the entry is unknown", Reason.BAD_LOG)
     leaf = AuditLeaf(
         index=require_integer(value["index"], "index"),

@@ -24,6 +24,9 @@ class Tlp(StrEnum):
     RED = "RED"
 
 
+_TLPS: Final = tuple(Tlp)
+
+
 @dataclass(frozen=True, slots=True)
 class Bulletin:
     """What the sender signs; acknowledgements go to the sender alone, or to every recipient as well."""
@@ -53,6 +56,6 @@ def parse_bulletin(body: Json) -> Bulletin:
 
 def parse_tlp(value: Json) -> Tlp:
     """A TLP 2.0 label without its ``TLP:`` prefix."""
-    if not isinstance(value, str) or value not in tuple(Tlp):
+    if not isinstance(value, str) or value not in _TLPS:
         raise Malformed(f"{str(value)[:24]!r} is not one of {', '.join(Tlp)}")
     return Tlp(value)

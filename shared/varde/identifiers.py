@@ -29,6 +29,9 @@ class Lane(StrEnum):
     ROUTINE = "routine"
 
 
+_LANES: Final = tuple(Lane)
+
+
 def parse_nation(value: Json) -> Nation:
     """An ISO 3166-1 alpha-2 code in capitals, or an organisation code of 3 to 8 capitals and digits."""
     if not isinstance(value, str) or _NATION.fullmatch(value) is None:
@@ -64,6 +67,6 @@ def parse_federation_id(value: Json) -> FederationId:
 
 def parse_lane(value: Json) -> Lane:
     """``urgent`` or ``routine``."""
-    if not isinstance(value, str) or value not in tuple(Lane):
+    if not isinstance(value, str) or value not in _LANES:
         raise Malformed(f"{str(value)[:24]!r} is not a lane")
     return Lane(value)

@@ -49,6 +49,9 @@ class Standing(StrEnum):
     OBSERVER = "observer"
 
 
+_STANDINGS: Final = tuple(Standing)
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """One seat.
@@ -94,7 +97,7 @@ def parse_member(value: Json) -> Member:
     """``Malformed`` (``BAD_ROSTER`` where a rule of the roster is broken), ``Untrusted`` as ``BAD_KEY`` for a weak key."""
     members = exact_members(value, _MEMBERS, "member")
     standing = members["standing"]
-    if standing not in tuple(Standing):
+    if standing not in _STANDINGS:
         raise Malformed("the standing is neither member nor observer", Reason.BAD_ROSTER)
     if (standing == Standing.OBSERVER) != (members["voting"] is None):
         raise Malformed("members have voting keys, observers have none", Reason.BAD_ROSTER)

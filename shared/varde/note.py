@@ -29,6 +29,9 @@ class KeyType(IntEnum):
     ML_DSA_44_COSIGNATURE = 0x06
 
 
+_KEYTYPES: Final = tuple(KeyType)
+
+
 _PUBLIC_BYTES: Final = {
     KeyType.ED25519: 32,
     KeyType.ED25519_COSIGNATURE: 32,
@@ -85,7 +88,7 @@ def parse_vkey(text: str) -> NoteKey:
     name, key_id, encoded = parts
     _check_name(name)
     raw = decode_base64(encoded)
-    if not raw or raw[0] not in tuple(KeyType):
+    if not raw or raw[0] not in _KEYTYPES:
         raise Malformed("the algorithm of the verifier key is unknown", Reason.BAD_LOG)
     key = NoteKey(name, KeyType(raw[0]), raw[1:])
     if len(key.public) != _PUBLIC_BYTES[key.type]:

@@ -30,6 +30,9 @@ class Stage(StrEnum):
     DISPLAYED = "displayed"
 
 
+_STAGES: Final = tuple(Stage)
+
+
 @dataclass(frozen=True, slots=True)
 class Receipted:
     """One document that the receipt covers; ``at`` in Unix milliseconds by the recipient's clock."""
@@ -61,7 +64,7 @@ def parse_receipt(body: Json) -> Receipt:
     """``Malformed`` unless the body has the one form and covers 1 to 512 documents."""
     members = exact_members(body, frozenset({"stage", "documents"}), "receipt")
     stage = members["stage"]
-    if stage not in tuple(Stage):
+    if stage not in _STAGES:
         raise Malformed("the stage of the receipt is unknown")
     documents = require_list(members["documents"], "documents", most=MAX_RECEIPTED)
     if not documents:

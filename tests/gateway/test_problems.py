@@ -169,7 +169,7 @@ async def test_an_order_of_another_shape_is_refused_with_the_place(
     "bomb",
     [
         b'<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">'
-        b"<!ENTITY c \"&b;&b;&b;&b;&b;&b;&b;&b;\">]><alert>&c;</alert>",
+        b'<!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">]><alert>&c;</alert>',
         b'<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><alert>&x;</alert>',
         b"<a>" * 5000,
         b"<alert xmlns='urn:oasis:names:tc:emergency:cap:1.2'>" * 1000,

@@ -125,7 +125,7 @@ async def test_a_sensor_that_posts_too_often_waits_and_others_do_not(tmp_path: P
 async def test_old_posts_are_forgotten_after_thirty_days_and_not_before(office: Office) -> None:
     await office.hook(READING, "m1")
     for past, kept in ((0, True), (1, False)):
-        office.clock.ms += past if past else POSTS_KEPT_MILLISECONDS
+        office.clock.ms += past or POSTS_KEPT_MILLISECONDS
         await office.node.desk.ledger.write(forget_old_posts)
         found = await office.node.desk.ledger.read(lambda c: find_post(c, "fence", "m1"))
         assert (found is not None) == kept

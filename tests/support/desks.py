@@ -25,7 +25,7 @@ from varde_gateway.flow.sensors import NewSensor, register_sensor
 from varde_gateway.flow.sign_in import hash_password
 from varde_gateway.flow.trail import list_entries
 from varde_gateway.flow.users import Role
-from varde_gateway.store.ledger import Transaction
+from varde_gateway.store.transaction import Transaction
 from varde_gateway.store.users import User, insert_user
 from varde_gateway.telemetry import Metrics
 from varde_gateway.web.factory import create_api, end_streams

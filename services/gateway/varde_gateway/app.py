@@ -34,7 +34,8 @@ from varde_gateway.flow.trail import check_stored_log, run_checkpoints
 from varde_gateway.keyring import open_keystore
 from varde_gateway.settings import GatewaySettings
 from varde_gateway.store.database import migrate, open_database
-from varde_gateway.store.ledger import Event, Ledger
+from varde_gateway.store.ledger import Ledger
+from varde_gateway.store.transaction import Event
 from varde_gateway.telemetry import Metrics, set_up_logging
 from varde_gateway.web.factory import create_api, end_streams
 

@@ -4,10 +4,11 @@ Runs inside the inbox's transaction. ``(sender, id)`` is unique: what came befor
 changes nothing. Each kind has its own recording; the body was read, and refused where malformed, before.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, assert_never
+from typing import Final, TypeAlias, assert_never
 
-from sqlalchemy import and_, case, insert, select, update
+from sqlalchemy import and_, bindparam, case, insert, select, update
 
 from varde.acknowledgement import Acknowledgement, parse_acknowledgement
 from varde.auditlog import AuditKind
@@ -28,7 +29,6 @@ from varde_gateway.flow.send import (
     record_alert,
     record_document,
 )
-from varde_gateway.store.ledger import Transaction
 from varde_gateway.store.tables import (
     acknowledgements_table,
     alerts_table,
@@ -36,6 +36,12 @@ from varde_gateway.store.tables import (
     documents_table,
     peer_prekeys_table,
     peers_table,
+)
+from varde_gateway.store.transaction import Transaction
+
+_KNOWN_DIGEST: Final = select(documents_table.c.digest).where(
+    documents_table.c.sender == bindparam("key_sender"),
+    documents_table.c.id == bindparam("key_id"),
 )
 
 Body: TypeAlias = Bulletin | Acknowledgement | Receipt | Prekeys
@@ -65,14 +71,18 @@ def read_body(opened: Opened) -> Body:
             raise Malformed(f"this node does not take in a {opened.kind.value}", Reason.WRONG_KIND)
 
 
-def record_accepted(tx: Transaction, desk: Desk, accepted: Accepted) -> None:
-    """Record the document, its audit entry and its effect, unless it was recorded before."""
+def record_accepted(
+    tx: Transaction, desk: Desk, accepted: Accepted, recorded: dict[tuple[Nation, str], str]
+) -> None:
+    """Record the document, its audit entry and its effect, unless it was recorded before.
+
+    ``recorded`` are the digests that this step has recorded already, by sender and id.
+    """
     opened, body = accepted.opened, accepted.body
     document = opened.document
-    known = tx.connection.scalar(
-        select(documents_table.c.digest).where(
-            documents_table.c.sender == document.sender, documents_table.c.id == document.id
-        )
+    key = (document.sender, document.id)
+    known = recorded.get(key) or tx.connection.scalar(
+        _KNOWN_DIGEST, {"key_sender": document.sender, "key_id": document.id}
     )
     if known == opened.digest:
         return
@@ -84,14 +94,10 @@ def record_accepted(tx: Transaction, desk: Desk, accepted: Accepted) -> None:
             f"{Reason.REPLAYED.value}: the id was used for another document",
         )
         return
+    recorded[key] = opened.digest
     lane = opened.header.lane if opened.header is not None else Lane.URGENT
     composed = Composed(opened.kind, lane, document, opened.raw, opened.digest)
     record_document(tx, composed)
-    tx.connection.execute(
-        update(peers_table)
-        .where(peers_table.c.nation == document.sender)
-        .values(last_heard_at=tx.now)
-    )
     match body:
         case Bulletin():
             _record_alert(tx, desk, composed, body)
@@ -103,6 +109,13 @@ def record_accepted(tx: Transaction, desk: Desk, accepted: Accepted) -> None:
             _record_prekeys(tx, desk, composed, body)
         case _:
             assert_never(body)
+
+
+def record_heard(tx: Transaction, nations: Collection[Nation]) -> None:
+    """These peers have just proved that they live."""
+    tx.connection.execute(
+        update(peers_table).where(peers_table.c.nation.in_(nations)).values(last_heard_at=tx.now)
+    )
 
 
 def record_refusal(tx: Transaction, link: Nation, rejection: Rejection) -> None:
@@ -166,15 +179,15 @@ def _record_acknowledgement(
         acknowledgement.response.value,
     )
     if alert.sender == desk.nation:
-        _advance(tx, acknowledgement.document, nation, "acknowledged", composed.document.id)
+        _advance(tx, [acknowledgement.document], nation, "acknowledged", composed.document.id)
 
 
 def record_acknowledgement_row(
     tx: Transaction, composed: Composed, acknowledgement: Acknowledgement, alert_sender: str
 ) -> JsonObject:
     """Keep an officer's answer and announce it; returns what the API says of it."""
-    tx.connection.execute(
-        insert(acknowledgements_table),
+    tx.add(
+        acknowledgements_table,
         {
             "nation": composed.document.sender,
             "id": composed.document.id,
@@ -221,17 +234,19 @@ def _record_receipt(tx: Transaction, desk: Desk, composed: Composed, receipt: Re
         [("receipt", composed.document.id), *(("document", each) for each in genuine)],
         f"{receipt.stage.value}, {len(genuine)} of {len(ids)} known",
     )
+    moved = _advance(tx, genuine, nation, receipt.stage.value, composed.document.id)
     for each in genuine:
-        changed = _advance(tx, each, nation, receipt.stage.value, composed.document.id)
-        if changed and kinds[each].kind == Kind.ALERT.value:
+        if each in moved and kinds[each].kind == Kind.ALERT.value:
             tx.event("delivery", {"id": each, "to": nation, "state": receipt.stage.value})
 
 
 _ORDER = ("queued", "sent", "delivered", "displayed", "acknowledged")
 
 
-def _advance(tx: Transaction, document: str, nation: str, state: str, evidence: str) -> bool:
-    """Move a delivery forward, never backwards; any word of the recipient proves that it has the document."""
+def _advance(
+    tx: Transaction, documents: Sequence[str], nation: str, state: str, evidence: str
+) -> set[str]:
+    """Move deliveries forward, never backwards; any word of the recipient proves that it has the document."""
     earlier = _ORDER[: _ORDER.index(state)]
     reached = {
         "delivered": deliveries_table.c.delivered_at,
@@ -248,12 +263,15 @@ def _advance(tx: Transaction, document: str, nation: str, state: str, evidence: 
     )
     if state == "delivered":
         values["receipt_id"] = evidence
-    changed = tx.connection.execute(
+    moved = tx.connection.execute(
         update(deliveries_table)
-        .where(deliveries_table.c.document_id == document, deliveries_table.c.recipient == nation)
+        .where(
+            deliveries_table.c.document_id.in_(documents), deliveries_table.c.recipient == nation
+        )
         .values(open=False, last_error=None, **values)
+        .returning(deliveries_table.c.document_id)
     )
-    return changed.rowcount > 0
+    return {document for (document,) in moved}
 
 
 def _record_prekeys(tx: Transaction, desk: Desk, composed: Composed, prekeys: Prekeys) -> None:

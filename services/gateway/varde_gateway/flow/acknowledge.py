@@ -16,8 +16,8 @@ from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import Conflict, NotFound
 from varde_gateway.flow.idempotency import Claim, once
 from varde_gateway.flow.send import queue_deliveries, record_document
-from varde_gateway.store.ledger import Transaction
 from varde_gateway.store.tables import AnyRow, alerts_table, documents_table
+from varde_gateway.store.transaction import Transaction
 
 ACKNOWLEDGEMENT_LIFE_SECONDS = 7 * 24 * 3600
 

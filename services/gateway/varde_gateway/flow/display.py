@@ -9,8 +9,8 @@ from varde.signing import Kind
 from varde_gateway.flow.compose import compose
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.send import queue_deliveries, record_document
-from varde_gateway.store.ledger import Transaction
 from varde_gateway.store.tables import alerts_table, documents_table
+from varde_gateway.store.transaction import Transaction
 
 RECEIPT_LIFE_SECONDS = 7 * 24 * 3600
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, select
 
 from varde.encoding import JsonObject
 from varde_gateway.flow.faults import Conflict
-from varde_gateway.store.ledger import Transaction
 from varde_gateway.store.tables import idempotency_table
+from varde_gateway.store.transaction import Transaction
 
 KEPT_MILLISECONDS: Final = 24 * 3600 * 1000
 
@@ -44,8 +44,8 @@ def once(tx: Transaction, claim: Claim | None, act: Callable[[], JsonObject]) ->
         answer: JsonObject = json.loads(earlier.answer)
         return answer
     answer = act()
-    tx.connection.execute(
-        insert(idempotency_table),
+    tx.add(
+        idempotency_table,
         {
             "owner": claim.owner,
             "key": claim.key,

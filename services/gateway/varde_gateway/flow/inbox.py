@@ -16,14 +16,20 @@ from varde.identifiers import Lane, Nation
 from varde.opening import Opened, Rejection, open_document
 from varde.receipt import MAX_RECEIPTED, Receipt, Receipted, Stage, format_receipt
 from varde.signing import Kind
-from varde_gateway.flow.accept import Accepted, read_body, record_accepted, record_refusal
+from varde_gateway.flow.accept import (
+    Accepted,
+    read_body,
+    record_accepted,
+    record_heard,
+    record_refusal,
+)
 from varde_gateway.flow.compose import Composed, compose_now
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.outbox import UNRECEIPTED_KINDS
 from varde_gateway.flow.ports import Broker, BrokerError, Carried
 from varde_gateway.flow.send import queue_deliveries, record_document
 from varde_gateway.flow.worker import repeat
-from varde_gateway.store.ledger import Transaction
+from varde_gateway.store.transaction import Transaction
 
 BATCH: Final = 64
 WAIT_SECONDS: Final = 5.0
@@ -63,10 +69,17 @@ async def take_in(desk: Desk, batch: Sequence[Carried]) -> None:
     """Open, record and receipt one batch, then tell the broker."""
     judged, receipts = await asyncio.to_thread(_judge, desk, batch)
 
+    heard = {
+        each.outcome.opened.document.sender for each in judged if isinstance(each.outcome, Accepted)
+    }
+
     def record(tx: Transaction) -> None:
+        recorded: dict[tuple[Nation, str], str] = {}
+        if heard:
+            record_heard(tx, heard)
         for each in judged:
             if isinstance(each.outcome, Accepted):
-                record_accepted(tx, desk, each.outcome)
+                record_accepted(tx, desk, each.outcome, recorded)
             elif each.outcome.reason not in PASSING_REASONS:
                 record_refusal(tx, each.carried.sender, each.outcome)
         for receipt in receipts:

@@ -13,8 +13,9 @@ from typing import Final
 
 from sqlalchemy import Connection, delete, func, select
 
-from varde_gateway.store.ledger import Event, Ledger, Transaction
+from varde_gateway.store.ledger import Ledger
 from varde_gateway.store.tables import events_table
+from varde_gateway.store.transaction import Event, Transaction
 
 PAGE: Final = 500
 RECENT: Final = 2000
@@ -45,8 +46,10 @@ class EventFeed:
     async def follow(self, after: int | None) -> AsyncGenerator[Event | None]:
         """Every event after ``after`` in order, for ever; from now on where it is None.
 
-        Yields None once a second where nothing came, so that the stream can show that it lives.
+        Yields None where there is nothing more for now: when it has caught up, and then once a second, so that the
+        stream can show that it lives.
         """
+        caught_up = False
         last = await self.newest_id() if after is None else after
         waiter = asyncio.Event()
         self._waiters.add(waiter)
@@ -60,6 +63,10 @@ class EventFeed:
                     last = event.id
                     yield event
                 if events:
+                    continue
+                if not caught_up:
+                    caught_up = True
+                    yield None
                     continue
                 try:
                     async with asyncio.timeout(_POLL_SECONDS):
@@ -75,9 +82,9 @@ class EventFeed:
     def _remembered_after(self, last: int) -> list[Event] | None:
         """What memory holds after ``last``; None where only the table can say."""
         recent = self._recent
-        if not recent or recent[-1].id <= last:
+        if recent and recent[-1].id <= last:
             return []
-        if recent[0].id > last + 1:
+        if not recent or recent[0].id > last + 1:
             return None
         return list(islice(recent, last + 1 - recent[0].id, None))
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, and_, bindparam, case, or_, select, update
+from sqlalchemy import Boolean, Connection, and_, bindparam, case, func, or_, select, update
 
 from varde.auditlog import AuditKind
 from varde.envelope import IV_BYTES, EnvelopeHeader
@@ -23,8 +23,8 @@ from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.outgoing import Job
 from varde_gateway.flow.ports import Broker, BrokerError
 from varde_gateway.flow.worker import repeat
-from varde_gateway.store.ledger import Transaction
 from varde_gateway.store.tables import AnyRow, deliveries_table, documents_table
+from varde_gateway.store.transaction import Transaction
 
 BATCH: Final = 64
 SWEEP_SECONDS: Final = 1.0
@@ -32,6 +32,31 @@ MAX_BACKOFF_SECONDS: Final = 300
 UNRECEIPTED_KINDS: Final = frozenset({Kind.RECEIPT, Kind.HEARTBEAT, Kind.CHECKPOINT})
 """A receipt for a receipt would never end; a lost one is asked for by the document coming again."""
 NO_LIVE_PREKEY: Final = "no live prekey"
+
+
+_THIS_DELIVERY: Final = and_(
+    deliveries_table.c.document_id == bindparam("key_document"),
+    deliveries_table.c.recipient == bindparam("key_recipient"),
+)
+# The receipt may have overtaken this record: a state never goes backwards, an open delivery may close.
+_MARK_SENT: Final = (
+    update(deliveries_table)
+    .where(_THIS_DELIVERY)
+    .values(
+        state=case((deliveries_table.c.state == "queued", "sent"), else_=deliveries_table.c.state),
+        open=and_(deliveries_table.c.open, bindparam("still_open", type_=Boolean)),
+        sent_at=func.coalesce(deliveries_table.c.sent_at, bindparam("moment")),
+        attempts=deliveries_table.c.attempts + 1,
+        next_attempt_at=bindparam("following"),
+        stale_prekey=bindparam("stale"),
+        last_error=None,
+    )
+)
+_MARK_WAITING: Final = (
+    update(deliveries_table)
+    .where(_THIS_DELIVERY)
+    .values(last_error=bindparam("failure"), next_attempt_at=bindparam("following"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,45 +186,22 @@ def _record_outcomes(
         row: dict[str, object] = {"key_document": job.document, "key_recipient": job.recipient}
         row["following"] = tx.now + _backoff_seconds(desk, job.attempt) * 1000
         if failure is None:
-            row |= {"still_open": job.kind not in UNRECEIPTED_KINDS, "stale": stale}
+            row |= {
+                "still_open": job.kind not in UNRECEIPTED_KINDS,
+                "stale": stale,
+                "moment": tx.now,
+            }
             sent.append(row)
         else:
             row |= {"failure": failure, "following": tx.now + desk.policy.retry_seconds * 1000}
             kept.append(row)
-    this_delivery = and_(
-        deliveries_table.c.document_id == bindparam("key_document"),
-        deliveries_table.c.recipient == bindparam("key_recipient"),
-    )
     if sent:
-        # The receipt may have overtaken this record: a state never goes backwards, an open delivery may close.
-        tx.connection.execute(
-            update(deliveries_table)
-            .where(this_delivery)
-            .values(
-                state=case(
-                    (deliveries_table.c.state == "queued", "sent"), else_=deliveries_table.c.state
-                ),
-                open=and_(deliveries_table.c.open, bindparam("still_open")),
-                sent_at=case(
-                    (deliveries_table.c.sent_at.is_(None), tx.now), else_=deliveries_table.c.sent_at
-                ),
-                attempts=deliveries_table.c.attempts + 1,
-                next_attempt_at=bindparam("following"),
-                stale_prekey=bindparam("stale"),
-                last_error=None,
-            ),
-            sent,
-        )
+        tx.connection.execute(_MARK_SENT, sent)
         for job, _, failure in outcomes:
             if failure is None and job.kind is Kind.ALERT and job.attempt == 1:
                 tx.event("delivery", {"id": job.document, "to": job.recipient, "state": "sent"})
     if kept:
-        tx.connection.execute(
-            update(deliveries_table)
-            .where(this_delivery)
-            .values(last_error=bindparam("failure"), next_attempt_at=bindparam("following")),
-            kept,
-        )
+        tx.connection.execute(_MARK_WAITING, kept)
 
 
 def _due(connection: Connection, own: Nation, now: int) -> Sequence[AnyRow]:
@@ -256,12 +258,7 @@ def _job(row: AnyRow, raw: bytes) -> Job:
 def _postpone(tx: Transaction, desk: Desk, rows: Sequence[AnyRow]) -> None:
     following = tx.now + desk.policy.retry_seconds * 1000
     tx.connection.execute(
-        update(deliveries_table)
-        .where(
-            deliveries_table.c.document_id == bindparam("key_document"),
-            deliveries_table.c.recipient == bindparam("key_recipient"),
-        )
-        .values(next_attempt_at=following),
+        update(deliveries_table).where(_THIS_DELIVERY).values(next_attempt_at=following),
         [{"key_document": row.document_id, "key_recipient": row.recipient} for row in rows],
     )
 

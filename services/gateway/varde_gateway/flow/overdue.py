@@ -13,9 +13,9 @@ from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.idempotency import forget_old_answers
 from varde_gateway.flow.notify import forget_old_events
 from varde_gateway.flow.worker import repeat
-from varde_gateway.store.ledger import Transaction
 from varde_gateway.store.sensors import forget_old_posts
 from varde_gateway.store.tables import AnyRow, alerts_table, deliveries_table
+from varde_gateway.store.transaction import Transaction
 
 CHECK_SECONDS: Final = 1.0
 FORGET_SECONDS: Final = 3600.0

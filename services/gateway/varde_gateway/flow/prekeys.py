@@ -19,7 +19,6 @@ from varde_gateway.flow.compose import compose
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.send import queue_deliveries, record_document
 from varde_gateway.flow.worker import repeat
-from varde_gateway.store.ledger import Transaction
 from varde_gateway.store.tables import (
     AnyRow,
     deliveries_table,
@@ -27,6 +26,7 @@ from varde_gateway.store.tables import (
     own_prekeys_table,
     peer_prekeys_table,
 )
+from varde_gateway.store.transaction import Transaction
 
 DAY_SECONDS: Final = 24 * 3600
 DAYS_AHEAD: Final = 3

@@ -14,8 +14,9 @@ from varde.encoding import format_json
 from varde.errors import Reason, Untrusted
 from varde.identifiers import FederationId, Nation, parse_nation
 from varde.roster import Roster, Trust, accept_genesis, accept_next, parse_voted_roster
-from varde_gateway.store.ledger import Ledger, Transaction
+from varde_gateway.store.ledger import Ledger
 from varde_gateway.store.tables import peers_table, rosters_table, suspensions_table
+from varde_gateway.store.transaction import Transaction
 
 
 async def load_trust(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import insert, update
+from sqlalchemy import update
 
 from varde.alert import Alert, format_alert
 from varde.auditlog import AuditKind
@@ -23,8 +23,8 @@ from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import Invalid
 from varde_gateway.flow.idempotency import Claim, once
 from varde_gateway.flow.outgoing import Job
-from varde_gateway.store.ledger import Transaction
 from varde_gateway.store.tables import alerts_table, deliveries_table, documents_table, peers_table
+from varde_gateway.store.transaction import Transaction
 
 _SEVERITY_ORDER = ("Extreme", "Severe", "Moderate", "Minor", "Unknown")
 
@@ -114,8 +114,8 @@ def check_recipients(desk: Desk, to: Sequence[Nation]) -> tuple[Nation, ...]:
 def record_document(tx: Transaction, composed: Composed) -> None:
     """Keep the signed bytes."""
     document = composed.document
-    tx.connection.execute(
-        insert(documents_table),
+    tx.add(
+        documents_table,
         {
             "sender": document.sender,
             "id": document.id,
@@ -142,9 +142,9 @@ def queue_deliveries(
     """Open one delivery per recipient, numbered per recipient, and hand them to the outbox after the commit."""
     document = composed.document
     sequences = _next_sequences(tx, recipients) if numbered else {}
-    tx.connection.execute(
-        insert(deliveries_table),
-        [
+    tx.add(
+        deliveries_table,
+        *[
             {
                 "document_id": document.id,
                 "recipient": each,
@@ -192,8 +192,8 @@ def record_alert(
     """Keep what lists and searches need."""
     alert = bulletin.alert
     severity = worst_severity(alert)
-    tx.connection.execute(
-        insert(alerts_table),
+    tx.add(
+        alerts_table,
         {
             "sender": composed.document.sender,
             "id": composed.document.id,
@@ -222,6 +222,7 @@ def mark_superseded(tx: Transaction, sender: Nation, alert: Alert) -> None:
     state = states.get(alert.msg_type)
     if state is None or alert.references is None:
         return
+    tx.flush()
     identifiers = [triple.split(",")[1] for triple in alert.references.split() if "," in triple]
     tx.connection.execute(
         update(alerts_table)

@@ -34,8 +34,8 @@ from varde_gateway.flow.faults import (
 from varde_gateway.flow.rates import Rate, Rates
 from varde_gateway.flow.send import Order, send_alert
 from varde_gateway.flow.sensors import ALL_MEMBERS, SENSOR_ID, unwrap_secret
-from varde_gateway.store.ledger import Transaction
 from varde_gateway.store.sensors import Sensor, find_post, find_sensor, insert_post
+from varde_gateway.store.transaction import Transaction
 
 FAILURES_PER_ADDRESS: Final = Rate("wrong webhook signatures from one address", 60)
 _RECORDED: Final = Rate("records of too many webhooks", 1)

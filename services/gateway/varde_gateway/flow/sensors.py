@@ -15,7 +15,6 @@ from varde.identifiers import Nation
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import Conflict, Invalid, NotFound
 from varde_gateway.flow.send import check_recipients
-from varde_gateway.store.ledger import Transaction
 from varde_gateway.store.sensors import (
     Sensor,
     find_sensor,
@@ -23,6 +22,7 @@ from varde_gateway.store.sensors import (
     replace_secret,
     set_disabled,
 )
+from varde_gateway.store.transaction import Transaction
 
 SENSOR_ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 ALL_MEMBERS: Final = "*"

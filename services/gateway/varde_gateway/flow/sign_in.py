@@ -16,7 +16,7 @@ from varde.auditlog import AuditKind
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import TooMany, Unauthenticated
 from varde_gateway.flow.rates import Rate, Rates
-from varde_gateway.store.ledger import Transaction
+from varde_gateway.store.transaction import Transaction
 from varde_gateway.store.users import User, find_user, replace_hash
 
 MAX_PASSWORD_CHARACTERS: Final = 1024

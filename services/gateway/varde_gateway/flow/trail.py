@@ -20,13 +20,13 @@ from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import Invalid, NotFound
 from varde_gateway.flow.worker import repeat
 from varde_gateway.store.alerts import rfc3339
-from varde_gateway.store.ledger import Transaction
 from varde_gateway.store.tables import (
     AnyRow,
     audit_leaves_table,
     audit_subjects_table,
     checkpoints_table,
 )
+from varde_gateway.store.transaction import Transaction
 from varde_gateway.store.tree import log_size, node_reader
 
 CHECKPOINT_SECONDS: Final = 1.0

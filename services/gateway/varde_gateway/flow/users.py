@@ -14,7 +14,7 @@ from varde.auditlog import AuditKind
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import Conflict, Invalid, NotFound
 from varde_gateway.flow.sign_in import USERNAME, hash_password
-from varde_gateway.store.ledger import Transaction
+from varde_gateway.store.transaction import Transaction
 from varde_gateway.store.users import User, find_user, insert_user, set_disabled
 
 STANDING_SECONDS: Final = 1

@@ -1,95 +1,41 @@
 """The one writer of a node's database: facts, their audit entries and their events, in one durable transaction.
 
-Steps that arrive while a commit is under way share the next one (group commit), each in its own savepoint: one that
-fails takes nothing of the others with it. The audit log's order is the order of commits; on PostgreSQL an advisory lock
-keeps it single across replicas. Reads go through their own connections and never wait for the writer.
+Steps that arrive while a commit is under way share the next one (group commit). Where one step of a batch fails, the
+batch is rolled back and taken apart: every step then has a transaction of its own, so that none takes anything of
+another with it. The audit log's order is the order of commits; on PostgreSQL an advisory lock keeps it single across
+replicas. Reads go through their own connections and never wait for the writer.
 """
 
 import asyncio
-import json
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
-from sqlalchemy import Connection, Engine, func, insert, select, text
+from sqlalchemy import Connection, Engine, func, select, text
 
-from varde.auditlog import AuditKind, AuditLeaf, format_leaf
-from varde.encoding import Json
-from varde.merkle import Frontier, leaf_hash
-from varde_gateway.store.tables import (
-    audit_leaves_table,
-    audit_nodes_table,
-    audit_subjects_table,
-    events_table,
-)
-from varde_gateway.store.tree import load_frontier, log_size
+from varde.merkle import Frontier
+from varde_gateway.store.tables import audit_leaves_table, events_table
+from varde_gateway.store.transaction import Event, Transaction
+from varde_gateway.store.tree import load_frontier
 
 T = TypeVar("T")
 
 MAX_BATCH: Final = 256
-MAX_ACTOR: Final = 160
-MAX_TEXT: Final = 160
-_SALT_BYTES: Final = 16
-_LEDGER_LOCK: Final = 0x7661726465  # "varde", the key of the advisory lock
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What the event stream sends; ``at`` in Unix milliseconds."""
-
-    id: int
-    kind: str
-    at: int
-    data: dict[str, Json]
+_LEDGER_LOCK: Final = 0x7661726465
+"""The key of the advisory lock: "varde"."""
+_ENDS: Final = select(
+    select(func.coalesce(func.max(events_table.c.id), 0)).scalar_subquery(),
+    select(func.coalesce(func.max(audit_leaves_table.c.index), -1)).scalar_subquery(),
+)
 
 
 @dataclass(slots=True)
-class _Pending:
-    leaves: list[tuple[AuditKind, str, tuple[tuple[str, str], ...], str]] = field(
-        default_factory=list
-    )
-    events: list[tuple[str, dict[str, Json]]] = field(default_factory=list)
-    callbacks: list[Callable[[], None]] = field(default_factory=list)
-
-    def mark(self) -> tuple[int, int, int]:
-        return len(self.leaves), len(self.events), len(self.callbacks)
-
-    def cut_back(self, mark: tuple[int, int, int]) -> None:
-        del self.leaves[mark[0] :], self.events[mark[1] :], self.callbacks[mark[2] :]
-
-
-class Transaction:
-    """What a step may do: use the connection, record audit entries and events, and ask to be called after commit."""
-
-    def __init__(
-        self, connection: Connection, now: int, pending: _Pending, next_event: int
-    ) -> None:
-        """``now`` in Unix milliseconds, one for the whole batch."""
-        self.connection = connection
-        self.now = now
-        self._pending = pending
-        self._next_event = next_event
-
-    def audit(
-        self, kind: AuditKind, actor: str, subjects: Sequence[tuple[str, str]], detail: str = ""
-    ) -> None:
-        """Record an entry of the audit log: ids and digests only, never content."""
-        labelled = tuple((label, _storable(value, MAX_TEXT)) for label, value in subjects)
-        self._pending.leaves.append(
-            (kind, _storable(actor, MAX_ACTOR), labelled, _storable(detail, MAX_TEXT))
-        )
-
-    def event(self, kind: str, data: dict[str, Json]) -> int:
-        """Record an event and return its id, which also serves as the serial number of what it announces."""
-        self._pending.events.append((kind, data))
-        return self._next_event + len(self._pending.events) - 1
-
-    def after_commit(self, callback: Callable[[], None]) -> None:
-        """Run ``callback`` on the event loop once the transaction is durable."""
-        self._pending.callbacks.append(callback)
+class _Step:
+    act: Callable[[Transaction], Any]
+    future: Future[Any]
 
 
 class Ledger:
@@ -109,12 +55,10 @@ class Ledger:
         self._reader = reader
         self._now = now
         self._random = random
-        self._steps: queue.SimpleQueue[tuple[Callable[[Transaction], Any], Future[Any]] | None] = (
-            queue.SimpleQueue()
-        )
+        self._steps: queue.SimpleQueue[_Step | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._readers = ThreadPoolExecutor(reader_threads, thread_name_prefix="ledger-reader")
-        self._frontier: Frontier | None = None
+        self._frontier = Frontier()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listeners: list[Callable[[list[Event]], None]] = []
 
@@ -135,9 +79,12 @@ class Ledger:
         self._listeners.append(listener)
 
     async def write(self, step: Callable[[Transaction], T]) -> T:
-        """Run ``step`` in the writer's next transaction; returns after the commit, raises what the step raised."""
+        """Run ``step`` in the writer's next transaction; returns after the commit, raises what the step raised.
+
+        A step may be run twice, the first run rolled back: it acts through its transaction and on nothing else.
+        """
         future: Future[T] = Future()
-        self._steps.put((step, future))
+        self._steps.put(_Step(step, future))
         return await asyncio.wrap_future(future)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
@@ -153,154 +100,61 @@ class Ledger:
 
     def _run(self) -> None:
         while True:
-            first = self._steps.get()
-            if first is None:
-                return
-            batch = [first]
-            last = False
-            while len(batch) < MAX_BATCH:
-                try:
-                    following = self._steps.get_nowait()
-                except queue.Empty:
-                    break
-                if following is None:
-                    last = True
-                    break
-                batch.append(following)
-            self._commit(batch)
+            batch, last = self._next_batch()
+            # A caller that has gone before its step began wants nothing any more; after that it cannot take it back.
+            wanted = [step for step in batch if step.future.set_running_or_notify_cancel()]
+            if wanted:
+                self._commit(wanted)
             if last:
                 return
 
-    def _commit(self, batch: list[tuple[Callable[[Transaction], Any], Future[Any]]]) -> None:
-        answers: list[tuple[Future[Any], Any, BaseException | None]] = []
-        pending = _Pending()
+    def _next_batch(self) -> tuple[list[_Step], bool]:
+        step = self._steps.get()
+        batch: list[_Step] = []
+        while step is not None:
+            batch.append(step)
+            if len(batch) == MAX_BATCH:
+                return batch, False
+            try:
+                step = self._steps.get_nowait()
+            except queue.Empty:
+                return batch, False
+        return batch, True
+
+    def _commit(self, batch: list[_Step]) -> None:
         try:
-            with self._writer.begin() as connection:
-                if connection.dialect.name == "postgresql":
-                    connection.execute(
-                        text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LEDGER_LOCK}
-                    )
-                now = self._now()
-                next_event = (connection.scalar(select(func.max(events_table.c.id))) or 0) + 1
-                transaction = Transaction(connection, now, pending, next_event)
-                for step, future in batch:
-                    answers.append((future, *self._attempt(step, transaction, pending, len(batch))))
-                events = _insert_events(connection, pending, now, next_event)
-                frontier = self._append_leaves(connection, pending, now)
-        except Exception as error:  # noqa: BLE001 -- whatever stopped the commit is the answer to every step in it
-            self._frontier = None
-            for _, future in batch:
-                future.set_exception(error)
-            return
-        self._frontier = frontier
-        if self._loop is not None and (events or pending.callbacks):
-            self._loop.call_soon_threadsafe(self._tell, events, pending.callbacks)
-        for future, answer, failure in answers:
-            if failure is None:
-                future.set_result(answer)
+            answers, transaction = self._commit_together(batch)
+        except Exception as error:  # noqa: BLE001 -- whatever it was, it is the answer to the step alone in its batch
+            if len(batch) == 1:
+                batch[0].future.set_exception(error)
             else:
-                future.set_exception(failure)
+                for step in batch:
+                    self._commit([step])
+            return
+        if self._loop is not None and (transaction.events or transaction.callbacks):
+            self._loop.call_soon_threadsafe(self._tell, transaction)
+        for step, answer in zip(batch, answers, strict=True):
+            step.future.set_result(answer)
 
-    @staticmethod
-    def _attempt(
-        step: Callable[[Transaction], Any], transaction: Transaction, pending: _Pending, of: int
-    ) -> tuple[Any, BaseException | None]:
-        if of == 1:
-            # Alone in its transaction: its failure rolls the whole back.
-            return step(transaction), None
-        mark = pending.mark()
-        savepoint = transaction.connection.begin_nested()
-        try:
-            answer = step(transaction)
-        except Exception as error:  # noqa: BLE001 -- handed to the caller of this step; the others go on
-            savepoint.rollback()
-            pending.cut_back(mark)
-            return None, error
-        savepoint.commit()
-        return answer, None
-
-    def _append_leaves(self, connection: Connection, pending: _Pending, now: int) -> Frontier:
-        size = log_size(connection)
-        frontier = self._frontier
-        if frontier is None or frontier.size != size:
-            frontier = load_frontier(connection, size)
-        leaf_rows: list[dict[str, Any]] = []
-        subject_rows: list[dict[str, Any]] = []
-        node_rows: list[dict[str, Any]] = []
-        for kind, actor, subjects, detail in pending.leaves:
-            index = frontier.size
-            leaf = format_leaf(
-                AuditLeaf(
-                    index=index,
-                    kind=kind,
-                    at=now,
-                    actor=actor,
-                    subjects=subjects,
-                    detail=detail,
-                    salt=self._random(_SALT_BYTES),
+    def _commit_together(self, batch: list[_Step]) -> tuple[list[Any], Transaction]:
+        with self._writer.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(
+                    text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LEDGER_LOCK}
                 )
-            )
-            digest = leaf_hash(leaf)
-            frontier, nodes = frontier.append(digest)
-            leaf_rows.append(
-                {
-                    "index": index,
-                    "kind": kind.value,
-                    "at": now,
-                    "actor": actor,
-                    "leaf": leaf.decode(),
-                    "hash": digest,
-                }
-            )
-            subject_rows += [
-                {"index": index, "label": label, "value": value}
-                for label, value in dict.fromkeys(subjects)
-            ]
-            node_rows += [
-                {"level": level, "index": place, "hash": value}
-                for level, place, value in nodes
-                if level > 0
-            ]
-        for table, rows in (
-            (audit_leaves_table, leaf_rows),
-            (audit_subjects_table, subject_rows),
-            (audit_nodes_table, node_rows),
-        ):
-            if rows:
-                connection.execute(insert(table), rows)
-        return frontier
+            newest_event, newest_leaf = connection.execute(_ENDS).one()
+            frontier = self._frontier
+            if frontier.size != newest_leaf + 1:
+                frontier = load_frontier(connection, newest_leaf + 1)
+            transaction = Transaction(connection, self._now(), newest_event + 1)
+            answers = [step.act(transaction) for step in batch]
+            frontier = transaction.finish(frontier, self._random)
+        self._frontier = frontier
+        return answers, transaction
 
-    def _tell(self, events: list[Event], callbacks: list[Callable[[], None]]) -> None:
-        if events:
+    def _tell(self, transaction: Transaction) -> None:
+        if transaction.events:
             for listener in self._listeners:
-                listener(events)
-        for callback in callbacks:
+                listener(transaction.events)
+        for callback in transaction.callbacks:
             callback()
-
-
-def _storable(text: str, most: int) -> str:
-    # What a stranger sent may be quoted in an entry; nothing in it may stop the transaction that records it.
-    return text[:most].encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
-
-
-def _insert_events(
-    connection: Connection, pending: _Pending, now: int, next_event: int
-) -> list[Event]:
-    events = [
-        Event(next_event + place, kind, now, data)
-        for place, (kind, data) in enumerate(pending.events)
-    ]
-    if events:
-        connection.execute(
-            insert(events_table),
-            [
-                {
-                    "id": event.id,
-                    "kind": event.kind,
-                    "at": event.at,
-                    "data": json.dumps(event.data, ensure_ascii=False, separators=(",", ":")),
-                }
-                for event in events
-            ],
-        )
-    return events

@@ -5,8 +5,8 @@ from typing import Final
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from varde_gateway.store.ledger import Transaction
 from varde_gateway.store.tables import AnyRow, sensor_posts_table, sensors_table
+from varde_gateway.store.transaction import Transaction
 
 POSTS_KEPT_MILLISECONDS: Final = 30 * 24 * 3600 * 1000
 
@@ -93,8 +93,8 @@ def insert_post(
     tx: Transaction, *, sensor_id: str, webhook_id: str, body_digest: str, alert_id: str
 ) -> None:
     """Remember what a message has become."""
-    tx.connection.execute(
-        insert(sensor_posts_table),
+    tx.add(
+        sensor_posts_table,
         {
             "sensor": sensor_id,
             "webhook_id": webhook_id,

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, select, update
 
-from varde_gateway.store.ledger import Transaction
 from varde_gateway.store.tables import AnyRow, users_table
+from varde_gateway.store.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)

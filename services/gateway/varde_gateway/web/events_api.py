@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
@@ -11,8 +11,7 @@ from varde.encoding import MAX_INTEGER, format_json, parse_decimal
 from varde.errors import Malformed
 from varde_gateway.flow.faults import InvalidAt, Unauthenticated
 from varde_gateway.store.alerts import rfc3339
-from varde_gateway.store.ledger import Event
-from varde_gateway.web.answers import text_answers
+from varde_gateway.store.transaction import Event
 from varde_gateway.web.deps import Node
 from varde_gateway.web.parts import Parts
 
@@ -22,16 +21,29 @@ _EXAMPLE = (
     'id: 42\nevent: alert\ndata: {"id":"019ab3f2-6c1e-7d3a-9b52-4f0c3a1de27b","from":"EE"}\n\n'
 )
 
+# OpenAPI 3.2 section 4.14.4: the schema of one event.
+_EVENT_SCHEMA: Final = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string", "pattern": "^[0-9]+$"},
+        "event": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+
 
 @router.get(
     "",
     summary="Follow the events",
     response_class=StreamingResponse,
-    responses=text_answers(
-        "Events without end, until the token expires or the node stops; a comment each second where nothing happens.",
-        _EXAMPLE,
-        media_type="text/event-stream",
-    ),
+    responses={
+        200: {
+            "description": "Events without end, until the token expires or the node stops; a comment each second "
+            "where nothing happens.",
+            "content": {"text/event-stream": {"itemSchema": _EVENT_SCHEMA, "example": _EXAMPLE}},
+        }
+    },
 )
 async def follow(
     *,

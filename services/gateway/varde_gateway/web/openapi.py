@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from varde_gateway.web.access import ACCESS, PUBLIC
@@ -20,7 +21,13 @@ from varde_gateway.web.alert_schemas import (
     WebhookOrder,
 )
 from varde_gateway.web.errors import PROBLEM_MEDIA_TYPE, PROBLEMS, problem_type
-from varde_gateway.web.schemas import ProblemDetails, SensorOrder, SignInForm, UserOrder
+from varde_gateway.web.schemas import (
+    AnswerModel,
+    ProblemDetails,
+    SensorOrder,
+    SignInForm,
+    UserOrder,
+)
 
 _BODIES: Final = (
     AcknowledgementOrder,
@@ -64,6 +71,7 @@ def describe(api: FastAPI) -> dict[str, Any]:
         [(each, "validation") for each in _BODIES], ref_template=_REFERENCE
     )
     schemas.update(bodies["$defs"])
+    _restore_examples(schemas, AnswerModel)
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT (EdDSA)"}
     }
@@ -72,6 +80,15 @@ def describe(api: FastAPI) -> dict[str, Any]:
             _complete(operation, path, method.upper())
     api.openapi_schema = document
     return document
+
+
+def _restore_examples(schemas: dict[str, Any], parent: type[BaseModel]) -> None:
+    # FastAPI drops every null from what it describes, and with it members that an example must have.
+    for model in parent.__subclasses__():
+        extra = model.model_config.get("json_schema_extra")
+        if model.__name__ in schemas and isinstance(extra, dict):
+            schemas[model.__name__].update(extra)
+        _restore_examples(schemas, model)
 
 
 def _complete(operation: dict[str, Any], path: str, method: str) -> None:
