@@ -70,6 +70,11 @@ class Member:
     signing_keys: VerifyKeys
     voting_keys: VerifyKeys | None
 
+    @property
+    def log_name(self) -> str:
+        """The origin of its audit log."""
+        return parse_vkey(self.log).name
+
     def key_bytes(self) -> list[bytes]:
         """Every public key of this seat, for the rule that none occurs twice."""
         pairs = [self.signing_keys, *([] if self.voting_keys is None else [self.voting_keys])]

@@ -183,7 +183,7 @@ def parse_roster_payload(payload: bytes) -> Roster:
     members = {member.nation: member for member in listed}
     if [member.nation for member in listed] != sorted(members):
         raise Malformed("the members are not sorted, or a nation has two seats", Reason.BAD_ROSTER)
-    _check_no_shared_key(listed)
+    _check_distinct(listed)
     roster = Roster(
         federation=FederationId(digest) if first else parse_federation_id(value["fed"]),
         version=version,
@@ -318,7 +318,11 @@ def _parse_vote(value: Json) -> Vote:
     return Vote(parse_nation(members["member"]), parse_signatures(members["signatures"]))
 
 
-def _check_no_shared_key(members: list[Member]) -> None:
+def _check_distinct(members: list[Member]) -> None:
+    # Two seats with one key would be two votes of one nation; with one log name, two histories of one log.
     keys = [key for member in members for key in member.key_bytes()]
     if len(set(keys)) != len(keys):
         raise Malformed("a key occurs twice in the roster", Reason.BAD_ROSTER)
+    names = [name for member in members for name in (member.broker, member.log_name)]
+    if len(set(names)) != len(names):
+        raise Malformed("two members have one broker or one log name", Reason.BAD_ROSTER)

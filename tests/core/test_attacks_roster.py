@@ -275,9 +275,11 @@ def test_attack_27_a_roster_from_the_future_or_older_than_its_predecessor_is_ref
         {"relay": nkey(party(FI).signing.public.ed25519)},
         {"log": vkey("varde.example/fi", ed25519_public("EE 1 log"))},
         {"log": vkey("varde.example/fi", party(EE).voting.public.ed25519)},
+        {"log": vkey("varde.example/ee", ed25519_public("FI 1 log"))},
+        {"broker": party(EE).member.broker},
     ],
 )
-def test_attack_28_a_key_that_occurs_twice_is_refused(shared: dict[str, object]) -> None:
+def test_attack_28_a_key_a_broker_or_a_log_name_that_occurs_twice_is_refused(shared: dict[str, object]) -> None:
     members = [party(EE).member, replace(party(FI).member, **shared), party(LV).member]
     assert genesis_verdict(first_payload(members), parties(EE, FI, LV)) is Reason.BAD_ROSTER
 

@@ -73,9 +73,10 @@ class EventFeed:
                         await waiter.wait()
                 except TimeoutError:
                     yield None
-                    for event in await self._ledger.read(_page_after(last)):
-                        last = event.id
-                        yield event
+                    if self._ledger.shared:
+                        for event in await self._ledger.read(_page_after(last)):
+                            last = event.id
+                            yield event
         finally:
             self._waiters.discard(waiter)
 

@@ -23,7 +23,7 @@ from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import Invalid
 from varde_gateway.flow.idempotency import Claim, once
 from varde_gateway.flow.outgoing import Job
-from varde_gateway.store.tables import alerts_table, deliveries_table, documents_table, peers_table
+from varde_gateway.store.tables import alerts_table, deliveries_table, documents_table
 from varde_gateway.store.transaction import Transaction
 
 _SEVERITY_ORDER = ("Extreme", "Severe", "Moderate", "Minor", "Unknown")
@@ -141,7 +141,7 @@ def queue_deliveries(
 ) -> None:
     """Open one delivery per recipient, numbered per recipient, and hand them to the outbox after the commit."""
     document = composed.document
-    sequences = _next_sequences(tx, recipients) if numbered else {}
+    sequences = {each: tx.next_sequence(each) for each in recipients} if numbered else {}
     tx.add(
         deliveries_table,
         *[
@@ -157,7 +157,7 @@ def queue_deliveries(
                 "next_attempt_at": tx.now + desk.policy.retry_seconds * 1000,
                 "stale_prekey": False,
                 "queued_at": tx.now,
-                "overdue_noticed": False,
+                "overdue_noticed": composed.kind is not Kind.ALERT,
             }
             for each in recipients
         ],
@@ -260,13 +260,3 @@ def headline_of(alert: Alert) -> str:
     for info in alert.info:
         return info.headline or info.event
     return alert.note or f"{alert.msg_type.value} of {alert.references or alert.identifier}"
-
-
-def _next_sequences(tx: Transaction, recipients: Sequence[Nation]) -> dict[str, int]:
-    taken = tx.connection.execute(
-        update(peers_table)
-        .where(peers_table.c.nation.in_(recipients))
-        .values(next_sequence=peers_table.c.next_sequence + 1)
-        .returning(peers_table.c.nation, peers_table.c.next_sequence)
-    )
-    return {nation: following - 1 for nation, following in taken}

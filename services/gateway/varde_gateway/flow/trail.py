@@ -57,7 +57,16 @@ async def check_stored_log(desk: Desk) -> None:
 
 async def run_checkpoints(desk: Desk) -> None:
     """Sign a checkpoint whenever the log has grown, once a second at the most."""
-    await repeat("checkpoints", lambda: checkpoint(desk), pause_seconds=CHECKPOINT_SECONDS)
+    signed_at = -1
+
+    async def one_round() -> None:
+        nonlocal signed_at
+        commits = desk.ledger.commits
+        if commits != signed_at or desk.ledger.shared:
+            await checkpoint(desk)
+            signed_at = commits
+
+    await repeat("checkpoints", one_round, pause_seconds=CHECKPOINT_SECONDS)
 
 
 async def checkpoint(desk: Desk) -> str:

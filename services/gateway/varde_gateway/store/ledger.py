@@ -50,7 +50,10 @@ class Ledger:
         random: Callable[[int], bytes],
         reader_threads: int = 4,
     ) -> None:
-        """``now`` gives Unix milliseconds; ``random`` that many random bytes."""
+        """``now`` gives Unix milliseconds; ``random`` that many random bytes.
+
+        ``commits`` counts those of this process; ``shared`` says that other processes may commit too.
+        """
         self._writer = writer
         self._reader = reader
         self._now = now
@@ -59,6 +62,8 @@ class Ledger:
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self._readers = ThreadPoolExecutor(reader_threads, thread_name_prefix="ledger-reader")
         self._frontier = Frontier()
+        self.commits = 0
+        self.shared = writer.dialect.name == "postgresql"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listeners: list[Callable[[list[Event]], None]] = []
 
@@ -138,7 +143,7 @@ class Ledger:
 
     def _commit_together(self, batch: list[_Step]) -> tuple[list[Any], Transaction]:
         with self._writer.begin() as connection:
-            if connection.dialect.name == "postgresql":
+            if self.shared:
                 connection.execute(
                     text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LEDGER_LOCK}
                 )
@@ -150,6 +155,7 @@ class Ledger:
             answers = [step.act(transaction) for step in batch]
             frontier = transaction.finish(frontier, self._random)
         self._frontier = frontier
+        self.commits += 1
         return answers, transaction
 
     def _tell(self, transaction: Transaction) -> None:

@@ -74,6 +74,7 @@ class DeliveryRow(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("recipient", "sequence"),
         Index("delivery_due", "open", "next_attempt_at"),
+        Index("delivery_unanswered", "overdue_noticed", "acknowledged_at"),
     )
 
     document_id: str = Field(primary_key=True, max_length=36)

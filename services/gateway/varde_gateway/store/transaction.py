@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, insert
+from sqlalchemy import Connection, Table, bindparam, insert, select, update
 
 from varde.auditlog import AuditKind, AuditLeaf, format_leaf
 from varde.encoding import Json
@@ -19,11 +19,19 @@ from varde_gateway.store.tables import (
     audit_nodes_table,
     audit_subjects_table,
     events_table,
+    peers_table,
 )
 
 MAX_ACTOR: Final = 160
 MAX_TEXT: Final = 160
 SALT_BYTES: Final = 16
+
+
+_ADVANCE_SEQUENCE: Final = (
+    update(peers_table)
+    .where(peers_table.c.nation == bindparam("key_nation"))
+    .values(next_sequence=bindparam("following"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,8 @@ class Transaction:
     next_event: int
     events: list[Event] = field(default_factory=list)
     callbacks: list[Callable[[], None]] = field(default_factory=list)
+    _sequences: dict[str, int] | None = None
+    _numbered: set[str] = field(default_factory=set)
     _rows: dict[Table, list[Mapping[str, Any]]] = field(default_factory=dict)
     _entries: list[_Entry] = field(default_factory=list)
 
@@ -60,6 +70,18 @@ class Transaction:
         """Insert rows when the batch ends, or at ``flush``; rows of one table have the same columns."""
         if rows:
             self._rows.setdefault(table, []).extend(rows)
+
+    def next_sequence(self, recipient: str) -> int:
+        """The next number of what we send to ``recipient``, from 1, without a gap."""
+        if self._sequences is None:
+            rows = self.connection.execute(
+                select(peers_table.c.nation, peers_table.c.next_sequence)
+            )
+            self._sequences = dict(rows.tuples())
+        number = self._sequences[recipient]
+        self._sequences[recipient] = number + 1
+        self._numbered.add(recipient)
+        return number
 
     def flush(self) -> None:
         """Insert now what was added: for a step that must read or change what this batch may have added."""
@@ -89,6 +111,11 @@ class Transaction:
     def finish(self, frontier: Frontier, random: Callable[[int], bytes]) -> Frontier:
         """Write everything that was collected; returns the log's new right edge."""
         self.add(events_table, *(_event_row(event) for event in self.events))
+        if self._sequences is not None:
+            moved = [
+                {"key_nation": each, "following": self._sequences[each]} for each in self._numbered
+            ]
+            self.connection.execute(_ADVANCE_SEQUENCE, moved)
         for entry in self._entries:
             frontier = self._append(entry, frontier, random)
         self.flush()

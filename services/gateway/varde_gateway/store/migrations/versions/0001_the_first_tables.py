@@ -129,6 +129,9 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("delivery", schema=None) as batch_op:
         batch_op.create_index("delivery_due", ["open", "next_attempt_at"], unique=False)
+        batch_op.create_index(
+            "delivery_unanswered", ["overdue_noticed", "acknowledged_at"], unique=False
+        )
 
     op.create_table(
         "document",
@@ -271,6 +274,7 @@ def downgrade() -> None:
 
     op.drop_table("document")
     with op.batch_alter_table("delivery", schema=None) as batch_op:
+        batch_op.drop_index("delivery_unanswered")
         batch_op.drop_index("delivery_due")
 
     op.drop_table("delivery")
