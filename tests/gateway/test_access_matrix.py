@@ -64,7 +64,9 @@ def test_only_health_sign_in_and_webhooks_are_open() -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("entry", [each for each in ACCESS if ACCESS[each] != PUBLIC], ids=" ".join)
-async def test_a_route_lets_in_exactly_its_roles(sqlite_office: Office, entry: tuple[str, str]) -> None:
+async def test_a_route_lets_in_exactly_its_roles(
+    sqlite_office: Office, entry: tuple[str, str]
+) -> None:
     office = sqlite_office
     method, template = entry
     allowed = ACCESS[entry]

@@ -98,7 +98,12 @@ async def test_numbers_pairs_and_single_values_are_taken_as_people_write_them(
 ) -> None:
     alert = sample_alert()
     area = alert["info"][0]["area"][0]
-    area["polygon"] = [[59.3702, 28.1893], [59.3755, 28.1921], [59.3801, 28.201], [59.3702, 28.1893]]
+    area["polygon"] = [
+        [59.3702, 28.1893],
+        [59.3755, 28.1921],
+        [59.3801, 28.201],
+        [59.3702, 28.1893],
+    ]
     area["altitude"] = 12.5
     alert["info"][0]["category"] = "Security"
     answer = await office.post("/v1/alerts", "operator", json={"to": ["FI"], "alert": alert})
@@ -258,9 +263,7 @@ async def test_an_acknowledgement_with_a_key_is_recorded_once(pair: Pair) -> Non
 async def test_an_acknowledgement_of_another_shape_is_refused(
     sqlite_office: Office, body: object
 ) -> None:
-    answer = await sqlite_office.post(
-        f"/v1/alerts/{ABSENT}/acknowledgements", "officer", json=body
-    )
+    answer = await sqlite_office.post(f"/v1/alerts/{ABSENT}/acknowledgements", "officer", json=body)
     assert answer.status_code == 422
     assert answer.json()["errors"]
 
@@ -337,7 +340,9 @@ async def test_the_audit_log_is_read_proved_and_exported(office: Office) -> None
     assert absent.status_code == 404
 
 
-@pytest.mark.parametrize("moment", ["2026-02-30T00:00:00Z", "yesterday", "2026-01-01", "2026-01-01T00:00:00+24:00"])
+@pytest.mark.parametrize(
+    "moment", ["2026-02-30T00:00:00Z", "yesterday", "2026-01-01", "2026-01-01T00:00:00+24:00"]
+)
 async def test_a_time_that_does_not_exist_is_refused(sqlite_office: Office, moment: str) -> None:
     answer = await sqlite_office.get("/v1/audit/entries", "auditor", params={"from": moment})
     assert answer.status_code == 422, answer.text

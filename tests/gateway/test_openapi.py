@@ -29,7 +29,7 @@ from varde_gateway.flow.users import NewUser, Role, create_users
 from varde_gateway.web.access import ACCESS, PUBLIC
 from varde_gateway.web.factory import end_streams
 
-EXAMPLES = 12
+EXAMPLES = 20
 CONFIG = """
 [[operations]]
 include-path = "/v1/events"
@@ -113,9 +113,7 @@ def test_the_answers_to_good_requests_are_what_the_document_says(
     alert = {"alert_id": sent["id"]}
     call("GET", "/v1/alerts", 200, "?limit=1")
     call("GET", "/v1/alerts/{alert_id}", 200, path=alert)
-    call(
-        "GET", "/v1/alerts/{alert_id}", 200, path=alert, headers={"Accept": "application/cap+xml"}
-    )
+    call("GET", "/v1/alerts/{alert_id}", 200, path=alert, headers={"Accept": "application/cap+xml"})
     answer = {"response": "declined", "note": ""}
     call("POST", "/v1/alerts/{alert_id}/acknowledgements", 409, path=alert, json=answer)
     change = {"alert": {"note": "More."}}
@@ -158,7 +156,13 @@ def test_the_answers_to_good_requests_are_what_the_document_says(
     call("GET", "/v1/audit/proof", 200, "?index=0")
     call("GET", "/v1/audit/consistency", 200, "?from=1")
     call("GET", "/v1/audit/export", 200)
-    for path in ("/v1/federation", "/v1/federation/roster", "/health/live", "/health/ready", "/metrics"):
+    for path in (
+        "/v1/federation",
+        "/v1/federation/roster",
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+    ):
         call("GET", path, 200)
     assert called == set(ACCESS)
 

@@ -102,7 +102,9 @@ async def test_an_xml_document_over_its_own_limit_is_refused(office: Office) -> 
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("to", [["XX"], ["FI", "DE"], ["finland"], ["fi"], [""], [5], [], "FI", {}, None, ["*", "FI"]])
+@pytest.mark.parametrize(
+    "to", [["XX"], ["FI", "DE"], ["finland"], ["fi"], [""], [5], [], "FI", {}, None, ["*", "FI"]]
+)
 async def test_an_unknown_nation_is_refused_by_name(office: Office, to: Any) -> None:
     problem = await refused_and_unchanged(
         office, 422, "invalid-request", json={"to": to, "alert": sample_alert()}
@@ -194,7 +196,9 @@ async def test_cap_xml_without_recipients_is_refused(office: Office) -> None:
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "", "image/png"])
+@pytest.mark.parametrize(
+    "media_type", ["text/plain", "application/x-www-form-urlencoded", "", "image/png"]
+)
 async def test_a_body_of_another_kind_is_refused(office: Office, media_type: str) -> None:
     await refused_and_unchanged(
         office,
@@ -210,16 +214,17 @@ async def test_a_body_of_another_kind_is_refused(office: Office, media_type: str
 async def test_a_wrong_role_sends_nothing(office: Office, role: str) -> None:
     await office.token(role)
     before = await office.rows()
-    answer = await office.post(
-        "/v1/alerts", role, json={"to": ["FI"], "alert": sample_alert()}
-    )
+    answer = await office.post("/v1/alerts", role, json={"to": ["FI"], "alert": sample_alert()})
     problem = check(answer, 403, "forbidden")
     assert "operator" in problem["detail"]
     assert await office.rows() == before
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic b3A6cHc=", "Bearer a.b.c", "Bearer " + "x" * 9000])
+@pytest.mark.parametrize(
+    "header",
+    [None, "", "Bearer", "Bearer ", "Basic b3A6cHc=", "Bearer a.b.c", "Bearer " + "x" * 9000],
+)
 async def test_without_a_good_token_nothing_is_sent(office: Office, header: str | None) -> None:
     before = await office.rows()
     headers = {} if header is None else {"Authorization": header}

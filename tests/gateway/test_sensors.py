@@ -106,7 +106,9 @@ async def test_a_sensor_that_does_not_exist_is_not_found(office: Office, action:
     assert len(await office.audit("sensor_changed")) == 1
 
 
-@pytest.mark.parametrize("text", ["", "whsec_", "whsec_AAAA", "whsec_%", "A" * 44, "whsec_" + "A" * 43])
+@pytest.mark.parametrize(
+    "text", ["", "whsec_", "whsec_AAAA", "whsec_%", "A" * 44, "whsec_" + "A" * 43]
+)
 async def test_a_secret_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(Invalid):
         parse_secret(text)

@@ -181,9 +181,7 @@ async def test_a_role_that_a_token_claims_counts_for_nothing(office: Office) -> 
 async def test_a_form_of_another_shape_is_refused(
     office: Office, body: bytes, media_type: str, status: int
 ) -> None:
-    answer = await office.post(
-        "/v1/auth/token", content=body, headers={"Content-Type": media_type}
-    )
+    answer = await office.post("/v1/auth/token", content=body, headers={"Content-Type": media_type})
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
 
@@ -210,9 +208,7 @@ async def test_a_user_can_be_let_in_and_a_taken_name_is_a_conflict(office: Offic
     assert (await office.post("/v1/users", "admin", json=order)).status_code == 409
     listed = await office.get("/v1/users?limit=4", "auditor")
     assert len(listed.json()["items"]) == 4
-    rest = await office.get(
-        f"/v1/users?limit=4&cursor={listed.json()['next_cursor']}", "auditor"
-    )
+    rest = await office.get(f"/v1/users?limit=4&cursor={listed.json()['next_cursor']}", "auditor")
     names = [each["username"] for each in listed.json()["items"] + rest.json()["items"]]
     assert names == sorted([f"{role}.ee" for role in Role] + ["kati"])
     assert rest.json()["next_cursor"] is None
@@ -222,9 +218,7 @@ async def test_a_user_can_be_let_in_and_a_taken_name_is_a_conflict(office: Offic
 
 
 async def test_several_users_are_let_in_together_or_not_at_all(office: Office) -> None:
-    new = [
-        NewUser(name, name, PASSWORD, (Role.OFFICER,)) for name in ("fresh", "operator.ee")
-    ]
+    new = [NewUser(name, name, PASSWORD, (Role.OFFICER,)) for name in ("fresh", "operator.ee")]
     with pytest.raises(Exception, match=r"operator\.ee already"):
         await create_users(office.node.desk, new, actor="tests")
     assert (await office.get("/v1/users/fresh", "admin")).status_code == 404

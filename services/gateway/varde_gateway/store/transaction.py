@@ -77,7 +77,7 @@ class Transaction:
             rows = self.connection.execute(
                 select(peers_table.c.nation, peers_table.c.next_sequence)
             )
-            self._sequences = dict(rows.tuples())
+            self._sequences = {row.nation: row.next_sequence for row in rows}
         number = self._sequences[recipient]
         self._sequences[recipient] = number + 1
         self._numbered.add(recipient)

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 _PROBE_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.05
+_DEAD: Final = frozenset({"Z", "X"})
 _OK: Final = b"HTTP/1.1 200 "
 
 
@@ -116,7 +117,8 @@ def stop_left_over(program: Program) -> int | None:
         signal_group(pid, number)
         deadline = time.monotonic() + _STOP_SECONDS
         while time.monotonic() < deadline:
-            if not _runs(pid, program):
+            # Not by its command line, which a dying process loses before its ports.
+            if not _lives(pid):
                 return pid
             time.sleep(_POLL_SECONDS)
     return pid
@@ -147,11 +149,18 @@ async def _hang_up(writer: asyncio.StreamWriter) -> None:
         await writer.wait_closed()
 
 
+def _lives(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in _DEAD
+
+
 def _runs(pid: int, program: Program) -> bool:
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
     arguments = command.rstrip(b"\0").decode("utf-8", "surrogateescape").split("\0")
-    return state != "Z" and tuple(arguments) == program.argv
+    return _lives(pid) and tuple(arguments) == program.argv
