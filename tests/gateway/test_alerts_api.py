@@ -298,17 +298,20 @@ async def test_an_update_and_then_a_cancel_go_to_the_same_nations(office: Office
     assert read["to"] == ["FI"]
 
 
-async def test_what_is_not_here_is_not_found(sqlite_office: Office) -> None:
-    for method, path, role in (
-        ("GET", "", "operator"),
-        ("POST", "/update", "operator"),
-        ("POST", "/cancel", "operator"),
-        ("POST", "/acknowledgements", "officer"),
-    ):
-        body = {"alert": {}} if path == "/update" else {}
-        body = {"response": "declined"} if path == "/acknowledgements" else body
-        answer = await sqlite_office.call(method, f"/v1/alerts/{ABSENT}{path}", role, json=body)
-        assert answer.status_code == 404, answer.text
+@pytest.mark.parametrize(
+    ("method", "path", "role", "body"),
+    [
+        ("GET", "", "operator", None),
+        ("POST", "/update", "operator", {"alert": {}}),
+        ("POST", "/cancel", "operator", {}),
+        ("POST", "/acknowledgements", "officer", {"response": "declined"}),
+    ],
+)
+async def test_what_is_not_here_is_not_found(
+    sqlite_office: Office, method: str, path: str, role: str, body: dict[str, Any] | None
+) -> None:
+    answer = await sqlite_office.call(method, f"/v1/alerts/{ABSENT}{path}", role, json=body)
+    assert answer.status_code == 404, answer.text
 
 
 async def test_the_audit_log_is_read_proved_and_exported(office: Office) -> None:

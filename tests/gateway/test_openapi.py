@@ -67,7 +67,9 @@ async def _serve(path: Path, ready: "Future[Server]", stop: threading.Event) -> 
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             listener.listen()
-            http = uvicorn.Server(uvicorn.Config(office.api, log_config=None))
+            http = uvicorn.Server(
+                uvicorn.Config(office.api, log_config=None, timeout_graceful_shutdown=1)
+            )
             serving = asyncio.create_task(http.serve([listener]))
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             ready.set_result(Server(url, token, clock))

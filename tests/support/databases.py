@@ -37,7 +37,7 @@ class PostgresCluster:
         """The SQLAlchemy URL of a new, empty database."""
         name = f"varde_{next(self._numbers)}"
         with psycopg.connect(self._dsn("postgres"), autocommit=True) as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')  # type: ignore[call-overload] # the name is ours
+            connection.execute(f'CREATE DATABASE "{name}"')
         return f"postgresql+psycopg://varde@127.0.0.1:{self._port}/{name}"
 
     def answers(self) -> bool:

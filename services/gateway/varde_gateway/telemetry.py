@@ -74,3 +74,5 @@ def set_up_logging(level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+    # asyncio remarks on every TLS peer that closes first; nothing is wrong then.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""How often somebody may try: sliding windows per key, in memory, each gateway process for itself.
+"""How often somebody may try: moving windows per key, in memory, each gateway process for itself.
 
 The library reads the system's own clock; nothing else here depends on time.
 """
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
-from limits.strategies import SlidingWindowCounterRateLimiter
+from limits.strategies import MovingWindowRateLimiter
 
 from varde_gateway.flow.faults import TooMany
 
@@ -25,7 +25,7 @@ class Rates:
 
     def __init__(self) -> None:
         """Nothing counted yet."""
-        self._windows = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._windows = MovingWindowRateLimiter(MemoryStorage())
 
     def check(self, rate: Rate, key: str) -> None:
         """``TooMany`` where the key has used up its minute; counts nothing."""

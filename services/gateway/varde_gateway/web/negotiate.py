@@ -6,8 +6,8 @@ from typing import Final
 
 from varde_gateway.web.errors import NotAcceptable
 
-_TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,127}"
-_RANGE: Final = re.compile(rf"[ \t]*({_TOKEN}/{_TOKEN})[ \t]*((?:;.*)?)", re.ASCII)
+_WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,127}"
+_RANGE: Final = re.compile(rf"[ \t]*({_WORD}/{_WORD})[ \t]*((?:;.*)?)", re.ASCII)
 _QUALITY: Final = re.compile(r";\s*[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*(?:;|$)", re.ASCII)
 
 

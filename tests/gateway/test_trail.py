@@ -1,0 +1,173 @@
+"""The stored log: tampering with the database by hand is named by the offline verifier; a forked log stops the node."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from support.federation import EE, federation
+from support.nodes import Clock, Node, running_node
+from varde.auditlog import AuditKind
+from varde.checkpoint import open_checkpoint, parse_proof, verify_proof
+from varde.encoding import decode_base64url
+from varde.evidence import Fault, Verdict, verify_export
+from varde_gateway.flow.faults import Invalid, NotFound
+from varde_gateway.flow.trail import (
+    HistoryLost,
+    check_stored_log,
+    checkpoint,
+    consistency,
+    export_lines,
+    inclusion,
+    list_entries,
+)
+
+pytestmark = pytest.mark.asyncio
+PARTY = federation().parties[EE]
+
+
+async def grow(node: Node, entries: int) -> None:
+    for number in range(entries):
+        await node.desk.ledger.write(
+            lambda tx, number=number: tx.audit(AuditKind.SENT, "op", [("document", f"d{number}")])
+        )
+
+
+async def exported(node: Node) -> list[str]:
+    text = "".join([chunk async for chunk in export_lines(node.desk, "auditor")])
+    return text.splitlines()
+
+
+def verdict(lines: list[str]) -> Verdict:
+    *_, last = verify_export(lines)
+    assert isinstance(last, Verdict)
+    return last
+
+
+def url(directory: Path) -> str:
+    return f"sqlite:///{directory / 'EE.db'}"
+
+
+def by_hand(directory: Path, *statements: str) -> None:
+    database = sqlite3.connect(directory / "EE.db")
+    for statement in statements:
+        database.execute(statement)
+    database.commit()
+    database.close()
+
+
+async def test_an_exported_log_verifies(tmp_path: Path) -> None:
+    async with running_node(url(tmp_path), PARTY, federation(), Clock()) as node:
+        await grow(node, 30)
+        found = verdict(await exported(node))
+        assert found.intact
+        assert found.signed_entries == found.entries
+
+
+@pytest.mark.parametrize(
+    ("statements", "fault", "first", "last"),
+    [
+        (
+            ['UPDATE audit_leaf SET leaf = replace(leaf, \'"op"\', \'"me"\') WHERE "index" = 12'],
+            Fault.CHANGED,
+            12,
+            12,
+        ),
+        (['DELETE FROM audit_leaf WHERE "index" = 12'], Fault.DELETED, 12, 12),
+        (
+            [
+                'UPDATE audit_leaf SET "index" = -1 WHERE "index" = 12',
+                'UPDATE audit_leaf SET "index" = 12 WHERE "index" = 13',
+                'UPDATE audit_leaf SET "index" = 13 WHERE "index" = -1',
+            ],
+            Fault.CHANGED,
+            12,
+            12,
+        ),
+    ],
+    ids=["changed", "deleted", "swapped"],
+)
+async def test_attack_47_a_row_changed_by_hand_is_named(
+    tmp_path: Path, statements: list[str], fault: Fault, first: int, last: int
+) -> None:
+    async with running_node(url(tmp_path), PARTY, federation(), Clock()) as node:
+        await grow(node, 30)
+        await checkpoint(node.desk)
+        by_hand(tmp_path, *statements)
+        found = [
+            (each.fault, each.first, each.last) for each in verdict(await exported(node)).findings
+        ]
+        assert (fault, first, last) in found
+
+
+async def test_attack_42_a_log_that_was_cut_or_rewritten_stops_the_node(tmp_path: Path) -> None:
+    async with running_node(url(tmp_path), PARTY, federation(), Clock()) as node:
+        await grow(node, 30)
+        await checkpoint(node.desk)
+        await check_stored_log(node.desk)
+        by_hand(tmp_path, "UPDATE audit_node SET hash = zeroblob(32)")
+        with pytest.raises(HistoryLost, match="differs"):
+            await check_stored_log(node.desk)
+        by_hand(tmp_path, 'DELETE FROM audit_leaf WHERE "index" > 20')
+        with pytest.raises(HistoryLost, match="restore the newest"):
+            await check_stored_log(node.desk)
+
+
+async def test_an_entry_is_provable_to_who_has_the_logs_key_alone(tmp_path: Path) -> None:
+    async with running_node(url(tmp_path), PARTY, federation(), Clock()) as node:
+        await grow(node, 20)
+        leaves, _ = await node.desk.ledger.read(
+            lambda c: list_entries(c, limit=50, after_index=None)
+        )
+        for index in (0, 7, 19):
+            proof = parse_proof(await inclusion(node.desk, index))
+            digest = decode_base64url(leaves[index]["hash"])
+            assert verify_proof(proof, digest, node.desk.log_signer.key).size >= 20
+        with pytest.raises(NotFound):
+            await inclusion(node.desk, 10_000)
+
+
+async def test_a_consistency_answer_has_the_form_of_a_witness_request(tmp_path: Path) -> None:
+    async with running_node(url(tmp_path), PARTY, federation(), Clock()) as node:
+        await grow(node, 20)
+        body = await consistency(node.desk, 7)
+        assert body.startswith("old 7\n")
+        assert (await consistency(node.desk, 0)).startswith("old 0\n\n")
+        with pytest.raises(Invalid):
+            await consistency(node.desk, 10_000)
+
+
+async def test_a_checkpoint_is_the_same_until_the_log_grows(tmp_path: Path) -> None:
+    async with running_node(url(tmp_path), PARTY, federation(), Clock()) as node:
+        first = await checkpoint(node.desk)
+        assert await checkpoint(node.desk) == first
+        await grow(node, 1)
+        second = open_checkpoint(await checkpoint(node.desk), node.desk.log_signer.key)
+        assert second.size == open_checkpoint(first, node.desk.log_signer.key).size + 1
+
+
+async def test_entries_are_found_by_kind_actor_subject_and_time(tmp_path: Path) -> None:
+    clock = Clock()
+    async with running_node(url(tmp_path), PARTY, federation(), clock) as node:
+        await grow(node, 5)
+        middle = clock.ms + 1
+        clock.forward(10)
+        await grow(node, 5)
+
+        async def found(**wanted: object) -> int:
+            entries, _ = await node.desk.ledger.read(
+                lambda c: list_entries(c, limit=50, after_index=None, **wanted)  # type: ignore[arg-type]
+            )
+            return len(entries)
+
+        assert await found(kind="sent") == 10
+        assert await found(actor="op") == 10
+        assert await found(actor="nobody") == 0
+        assert await found(subject="d3") == 2
+        assert await found(kind="sent", from_ms=middle) == 5
+        assert await found(kind="sent", until_ms=middle) == 5
+        page, following = await node.desk.ledger.read(
+            lambda c: list_entries(c, limit=4, after_index=None, kind="sent")
+        )
+        assert len(page) == 4
+        assert following == page[-1]["index"]
