@@ -93,11 +93,25 @@ async def raw_two_hops(count: int, in_flight: int, base_port: int) -> tuple[list
             for number in range(2)
         ]
         try:
+            for number in range(2):
+                await _listening(base_port + number)
             return await _two_hops(count, in_flight, base_port)
         finally:
             for server in servers:
                 server.terminate()
                 server.wait()
+
+
+async def _listening(port: int) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                return
 
 
 async def _two_hops(count: int, in_flight: int, base_port: int) -> tuple[list[float], float]:

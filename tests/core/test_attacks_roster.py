@@ -279,7 +279,9 @@ def test_attack_27_a_roster_from_the_future_or_older_than_its_predecessor_is_ref
         {"broker": party(EE).member.broker},
     ],
 )
-def test_attack_28_a_key_a_broker_or_a_log_name_that_occurs_twice_is_refused(shared: dict[str, object]) -> None:
+def test_attack_28_a_key_a_broker_or_a_log_name_that_occurs_twice_is_refused(
+    shared: dict[str, object],
+) -> None:
     members = [party(EE).member, replace(party(FI).member, **shared), party(LV).member]
     assert genesis_verdict(first_payload(members), parties(EE, FI, LV)) is Reason.BAD_ROSTER
 

@@ -59,7 +59,9 @@ def test_what_is_formatted_parses_to_the_same(value: dict[str, Json]) -> None:
     assert parse_json(format_json(value), limit=LIMIT * 100) == value
 
 
-@given(st.binary(max_size=60) | st.text(alphabet='{}[]",:\\u0d8019.e-"', max_size=40).map(str.encode))
+@given(
+    st.binary(max_size=60) | st.text(alphabet='{}[]",:\\u0d8019.e-"', max_size=40).map(str.encode)
+)
 @example(b'{"\\ud83d\\ude00":"\\udfff"}')
 def test_any_bytes_parse_or_are_malformed(raw: bytes) -> None:
     try:
@@ -179,14 +181,32 @@ def test_each_value_has_one_base64_form(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["A", "AAAAA", "AA==", "AA=", "AB", "AAB", "A+A", "A/A", "AA A", "AA\n", "é", "\ud800", 5, None]
+    "text",
+    [
+        "A",
+        "AAAAA",
+        "AA==",
+        "AA=",
+        "AB",
+        "AAB",
+        "A+A",
+        "A/A",
+        "AA A",
+        "AA\n",
+        "é",
+        "\ud800",
+        5,
+        None,
+    ],
 )
 def test_other_forms_of_base64url_are_refused(text: Json) -> None:
     with pytest.raises(Malformed):
         decode_base64url(text)
 
 
-@pytest.mark.parametrize("text", ["AA", "AA=", "AB==", "AAB=", "A-A=", "AAAA\n", " AAAA", "é", "=AAA"])
+@pytest.mark.parametrize(
+    "text", ["AA", "AA=", "AB==", "AAB=", "A-A=", "AAAA\n", " AAAA", "é", "=AAA"]
+)
 def test_other_forms_of_base64_are_refused(text: str) -> None:
     with pytest.raises(Malformed):
         decode_base64(text)
@@ -208,7 +228,8 @@ def test_a_decimal_number_is_read_back(number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "-1", "+1", "01", "1_0", " 1", "1 ", "1\n", "٣", "1.0", "9007199254740992", "9" * 5000]
+    "text",
+    ["", "-1", "+1", "01", "1_0", " 1", "1 ", "1\n", "٣", "1.0", "9007199254740992", "9" * 5000],
 )
 def test_other_forms_of_a_number_are_refused(text: str) -> None:
     with pytest.raises(Malformed):

@@ -23,7 +23,24 @@ def test_a_nation_code_is_itself(code: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "E", "ee", "E1", "1EE", "EE\n", " EE", "EE.>", "E*", "ÄÄ", "NATO-EU", "ABCDEFGHI", "ＥＥ", 5, None, ["EE"]],
+    [
+        "",
+        "E",
+        "ee",
+        "E1",
+        "1EE",
+        "EE\n",
+        " EE",
+        "EE.>",
+        "E*",
+        "ÄÄ",
+        "NATO-EU",
+        "ABCDEFGHI",
+        "ＥＥ",
+        5,
+        None,
+        ["EE"],
+    ],
 )
 def test_what_could_be_a_subject_or_a_path_is_no_nation(value: Json) -> None:
     with pytest.raises(Malformed, match="not a nation code"):

@@ -3,8 +3,8 @@
 from dataclasses import FrozenInstanceError
 
 import pytest
-from support.federation import EE, FI, party, seed, signing_keys
 
+from support.federation import EE, FI, party, seed, signing_keys
 from varde.encoding import decode_base64url, encode_base64url
 from varde.errors import Reason, Untrusted
 from varde.keys import (
@@ -157,7 +157,9 @@ def test_attack_19_an_ml_kem_coefficient_out_of_range_is_refused() -> None:
     assert reason(refused) is Reason.BAD_KEY
 
 
-@pytest.mark.parametrize("share", [bytes(32), bytes([1]) + bytes(31), b"\xec" + b"\xff" * 30 + b"\x7f"])
+@pytest.mark.parametrize(
+    "share", [bytes(32), bytes([1]) + bytes(31), b"\xec" + b"\xff" * 30 + b"\x7f"]
+)
 def test_attack_19_a_low_order_x25519_half_is_refused(share: bytes) -> None:
     public = party(EE).prekey.prekey.public[:1184] + share
     with pytest.raises(Untrusted, match="low order") as refused:

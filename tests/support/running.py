@@ -91,7 +91,10 @@ class Person:
 class Federation:
     """A running ``varde demo``."""
 
-    def __init__(self, directory: Path, nations: list[str], base_port: int) -> None:
+    def __init__(
+        self, directory: Path, nations: list[str], base_port: int, **environment: str
+    ) -> None:
+        self.environment = {**os.environ, **environment}
         self.directory = directory
         self.nations = nations
         self.base_port = base_port
@@ -117,6 +120,7 @@ class Federation:
                 ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env=self.environment,
                 start_new_session=True,
             )
 
