@@ -153,7 +153,7 @@ def test_a_duplicate_is_found_at_every_level() -> None:
     assert "twice" in refusal(b'{"a":[{"b":[{"c":1,"c":1}]}]}').detail
 
 
-@pytest.mark.parametrize("text", ["\0", "a\0b", "\ud800", "\udfff"])
+@pytest.mark.parametrize("text", ["\0", "a\0b", "\ud800"])
 def test_what_no_reader_would_take_is_not_written(text: str) -> None:
     with pytest.raises(Malformed):
         format_json({"a": text})

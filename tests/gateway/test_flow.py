@@ -411,7 +411,7 @@ async def test_garbage_and_forgeries_in_the_inbox_are_audited_and_change_nothing
     await send(nodes[EE], FI)
     await nodes[EE].work()
     await carry(nodes[EE], nodes[FI])
-    raw, lane, sender = nodes[FI].broker.inbox.popleft()
+    raw, _, sender = nodes[FI].broker.inbox.popleft()
     forged = json.loads(raw)
     forged["tag"] = forged["tag"][::-1]
     for message in (b"{}", b"\xff" * 100, json.dumps(forged).encode()):
