@@ -4,8 +4,8 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from support.federation import EE, FI, party, seed, signing_keys
-from varde.encoding import decode_base64url, encode_base64url
+from support.federation import EE, FI, party, signing_keys
+from varde.encoding import decode_base64url
 from varde.errors import Reason, Untrusted
 from varde.keys import (
     Prekey,
@@ -92,14 +92,14 @@ def test_a_signature_verifies_for_its_message_and_key_only() -> None:
     ed25519, ml_dsa_65 = keys.sign_ed25519(b"m"), keys.sign_ml_dsa_65(b"m")
     keys.public.verify_ed25519(ed25519, b"m")
     keys.public.verify_ml_dsa_65(ml_dsa_65, b"m")
-    for verify, signature in (
-        (keys.public.verify_ed25519, ed25519),
-        (others.verify_ed25519, ed25519),
-        (keys.public.verify_ml_dsa_65, ml_dsa_65),
-        (others.verify_ml_dsa_65, ml_dsa_65),
+    for verify, signature, message in (
+        (keys.public.verify_ed25519, ed25519, b"n"),
+        (others.verify_ed25519, ed25519, b"m"),
+        (keys.public.verify_ml_dsa_65, ml_dsa_65, b"n"),
+        (others.verify_ml_dsa_65, ml_dsa_65, b"m"),
     ):
         with pytest.raises(Untrusted) as refused:
-            verify(signature, b"m" if "VerifyKeys" and verify.__self__ is others else b"n")
+            verify(signature, message)
         assert reason(refused) is Reason.BAD_SIGNATURE
 
 
@@ -127,8 +127,8 @@ def test_a_prekey_seed_has_32_bytes(length: int) -> None:
 def test_a_private_key_is_not_shown() -> None:
     """What a log or a traceback prints of a key holds no secret."""
     for secret in (party(EE).signing, party(EE).prekey):
-        assert "0x" in repr(secret)
-        assert encode_base64url(seed("EE 1 signing ed25519")) not in repr(secret)
+        assert repr(secret).startswith("<varde.keys.")
+        assert not hasattr(secret, "__dict__")
 
 
 def test_the_seed_expansion_is_that_of_x_wing() -> None:
@@ -138,7 +138,7 @@ def test_the_seed_expansion_is_that_of_x_wing() -> None:
     )
     public = made.prekey.public
     assert public[:16].hex() == "e2236b35a8c24b39b10aa1323a96a919"
-    assert public[-16:].hex() == "07f14e40dcd95d84061a6a6fd2ec0b8c" or len(public) == 1216
+    assert public[-16:].hex() == "23593d4ba32d9abac8cd049040ef6534"
 
 
 @pytest.mark.parametrize("length", [0, 1215, 1217])
