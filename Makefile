@@ -1,5 +1,5 @@
 # Every target sets up what it needs: a virtual environment with the hash-pinned dependencies, and for the
-# tests the Debian packages (PostgreSQL, Chromium's place is taken later, iproute2).
+# tests the Debian packages (PostgreSQL, iproute2).
 
 PYTHON ?= python3
 VENV := .venv
@@ -25,7 +25,8 @@ demo: $(STAMP) ## Run a federation of three nations on this machine (DEMO_DIR=de
 	$(BIN)/varde demo --dir $(DEMO_DIR)
 
 test: $(STAMP) debian-packages check ## Lint, types, import contracts and every test against real servers
-	$(BIN)/pytest
+	$(BIN)/pytest tests/core --cov=varde --cov-branch --cov-fail-under=100
+	$(BIN)/pytest --ignore=tests/core
 
 check: lint types contracts ## Lint, types and import contracts only
 
@@ -40,7 +41,9 @@ contracts: $(STAMP)
 	$(BIN)/lint-imports
 
 mutate: $(STAMP) ## Mutation testing of the core modules that guard the door
-	nice $(BIN)/mutmut run
+	rm -rf mutants && mkdir -p mutants/src mutants/tests
+	cp -R shared/varde mutants/src/ && cp -R tests/core tests/support mutants/tests/ && cp pyproject.toml mutants/
+	cd mutants && nice $(CURDIR)/$(BIN)/mutmut run --max-children 2
 
 bench: $(STAMP) ## Measure latency and throughput beside the raw broker path
 	$(BIN)/python tests/bench

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from varde.encoding import (
+    MAX_MILLISECONDS,
     Json,
     decode_base64url,
     encode_base64url,
@@ -74,8 +75,8 @@ class AuditLeaf:
 
 
 def format_leaf(leaf: AuditLeaf) -> bytes:
-    """The exact bytes that are hashed."""
-    return format_json(
+    """The exact bytes that are hashed; ``Malformed`` where they are more than an entry may have."""
+    raw = format_json(
         {
             "index": leaf.index,
             "kind": leaf.kind.value,
@@ -86,6 +87,9 @@ def format_leaf(leaf: AuditLeaf) -> bytes:
             "salt": encode_base64url(leaf.salt),
         }
     )
+    if len(raw) > MAX_LEAF_BYTES:
+        raise Malformed(f"an audit entry of {len(raw)} bytes", Reason.OVERSIZE)
+    return raw
 
 
 def parse_leaf(raw: bytes) -> AuditLeaf:
@@ -97,7 +101,7 @@ def parse_leaf(raw: bytes) -> AuditLeaf:
     leaf = AuditLeaf(
         index=require_integer(value["index"], "index"),
         kind=AuditKind(str(kind)),
-        at=require_integer(value["at"], "at"),
+        at=require_integer(value["at"], "at", most=MAX_MILLISECONDS),
         actor=require_string(value["actor"], "actor"),
         subjects=tuple(
             _parse_subject(each)

@@ -4,7 +4,7 @@ Protocol section 10.4 (c2sp.org/tlog-checkpoint v1.0.0, tlog-cosignature v1.0.1 
 lines are refused: not every signature would cover them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,19 +14,24 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey, M
 
 from varde.encoding import decode_base64, encode_base64, parse_decimal
 from varde.errors import Malformed, Reason, Untrusted
+from varde.identifiers import Nation
 from varde.merkle import EMPTY_ROOT, HASH_BYTES, verify_inclusion
 from varde.note import (
     KeyType,
     Note,
     NoteKey,
     NoteSignature,
+    check_unambiguous,
     format_note,
     one_signature_by,
     parse_note,
+    signatures_by,
 )
 
 PROOF_HEADER: Final = "c2sp.org/tlog-proof@v1"
 MAX_PROOF_HASHES: Final = 63
+SKEW_SECONDS: Final = 300
+"""How far a witness's clock may be ahead of ours."""
 _TIMESTAMP_BYTES: Final = 8
 _MAX_ORIGIN_BYTES: Final = 255
 _SUBTREE: Final = b"subtree/v1\n\x00"
@@ -88,12 +93,17 @@ def parse_checkpoint(text: str) -> Checkpoint:
 
 
 def open_checkpoint(raw: str, key: NoteKey) -> Checkpoint:
-    """The checkpoint of a note that the log's ``key`` signed; ``Untrusted`` otherwise."""
+    """The checkpoint of a note that the log's ``key`` signed, Ed25519 or ML-DSA-44; ``Untrusted`` otherwise."""
     note = parse_note(raw)
     checkpoint = parse_checkpoint(note.text)
     if checkpoint.origin != key.name:
-        raise Untrusted(Reason.BAD_LOG, f"the checkpoint is of {checkpoint.origin}")
-    _verify_ed25519(key, one_signature_by(note, key).blob, note.text.encode())
+        raise Untrusted(Reason.BAD_LOG, f"the checkpoint is of {checkpoint.origin!r}")
+    if key.type is KeyType.ED25519:
+        _verify_ed25519(key, one_signature_by(note, key).blob, note.text.encode())
+    elif key.type is KeyType.ML_DSA_44_COSIGNATURE:
+        _verify_cosignature(note, checkpoint, key)
+    else:
+        raise Untrusted(Reason.BAD_LOG, "a witness key is not a log key")
     return checkpoint
 
 
@@ -107,7 +117,10 @@ def cosign_ed25519(raw: str, name: str, private: Ed25519PrivateKey, at: int) -> 
 
 
 def cosign_ml_dsa_44(raw: str, name: str, private: MLDSA44PrivateKey, at: int) -> NoteSignature:
-    """A cosignature of type 0x06 of a note at Unix time ``at`` in seconds; the context is empty."""
+    """A cosignature of type 0x06 of a note at Unix time ``at`` in seconds; the context is empty.
+
+    A log signs its own checkpoint so, under its origin, beside its Ed25519 line.
+    """
     public = private.public_key().public_bytes_raw()
     key = NoteKey(name, KeyType.ML_DSA_44_COSIGNATURE, public)
     checkpoint = parse_checkpoint(parse_note(raw).text)
@@ -119,22 +132,39 @@ def cosigned_at(raw: str, key: NoteKey) -> int:
     """When the witness ``key`` cosigned the note, Unix seconds; ``Untrusted`` where it did not, or at time 0."""
     note = parse_note(raw)
     checkpoint = parse_checkpoint(note.text)
-    blob = one_signature_by(note, key).blob
-    at = int.from_bytes(blob[:_TIMESTAMP_BYTES], "big")
-    signature = blob[_TIMESTAMP_BYTES:]
-    if not 0 < at < 2**63:
-        raise Untrusted(Reason.BAD_LOG, "the time of the cosignature is out of range")
-    if key.type is KeyType.ED25519_COSIGNATURE:
-        _verify_ed25519(key, signature, _ed25519_message(note.text, at))
-    elif key.type is KeyType.ML_DSA_44_COSIGNATURE:
-        try:
-            public = MLDSA44PublicKey.from_public_bytes(key.public)
-            public.verify(signature, _ml_dsa_message(checkpoint, key.name, at))
-        except InvalidSignature as error:
-            raise Untrusted(Reason.BAD_LOG, f"the cosignature of {key.name} is wrong") from error
-    else:
+    if key.type is KeyType.ED25519 or key.name == checkpoint.origin:
         raise Untrusted(Reason.BAD_LOG, "a log key is not a witness key")
-    return at
+    return _verify_cosignature(note, checkpoint, key)
+
+
+def witnesses_of(
+    raw: str, witnesses: Mapping[Nation, Sequence[NoteKey]], owner: Nation, now: int
+) -> frozenset[Nation]:
+    """The nations, other than the log's ``owner``, each of whose witness keys cosigned the note by ``now``.
+
+    ``Untrusted`` where a line of a known key is wrong, and where one public key stands twice: the Ed25519 message does
+    not bind the witness's name, so that one cosignature would count for two.
+    """
+    keys = [key for each in witnesses.values() for key in each]
+    check_unambiguous(keys)
+    if len({key.public for key in keys}) != len(keys):
+        raise Untrusted(Reason.BAD_KEY, "one public key is given for two witness keys")
+    note = parse_note(raw)
+    times = {
+        nation: [cosigned_at(raw, key) if signatures_by(note, key) else None for key in own]
+        for nation, own in witnesses.items()
+        if nation != owner
+    }
+    return frozenset(
+        nation
+        for nation, own in times.items()
+        if own and all(at is not None and at <= now + SKEW_SECONDS for at in own)
+    )
+
+
+def witness_majority(members: int) -> int:
+    """How many of the members other than the log's owner make a checkpoint witnessed."""
+    return (members - 1) // 2 + 1
 
 
 def format_proof(proof: LogProof) -> str:
@@ -174,6 +204,23 @@ def _verify_ed25519(key: NoteKey, signature: bytes, message: bytes) -> None:
         Ed25519PublicKey.from_public_bytes(key.public).verify(signature, message)
     except InvalidSignature as error:
         raise Untrusted(Reason.BAD_LOG, f"the signature of {key.name} is wrong") from error
+
+
+def _verify_cosignature(note: Note, checkpoint: Checkpoint, key: NoteKey) -> int:
+    blob = one_signature_by(note, key).blob
+    at = int.from_bytes(blob[:_TIMESTAMP_BYTES], "big")
+    signature = blob[_TIMESTAMP_BYTES:]
+    if not 0 < at < 2**63:
+        raise Untrusted(Reason.BAD_LOG, "the time of the cosignature is out of range")
+    if key.type is KeyType.ED25519_COSIGNATURE:
+        _verify_ed25519(key, signature, _ed25519_message(note.text, at))
+        return at
+    try:
+        public = MLDSA44PublicKey.from_public_bytes(key.public)
+        public.verify(signature, _ml_dsa_message(checkpoint, key.name, at))
+    except InvalidSignature as error:
+        raise Untrusted(Reason.BAD_LOG, f"the cosignature of {key.name} is wrong") from error
+    return at
 
 
 def _timestamp(at: int) -> bytes:

@@ -17,7 +17,6 @@ from varde.encoding import (
     parse_json,
     require_integer,
     require_list,
-    require_string,
 )
 from varde.errors import Malformed, Reason, Refused
 from varde.identifiers import (
@@ -123,7 +122,7 @@ def parse_roster_reference(value: Json) -> RosterReference:
     members = exact_members(value, frozenset({"version", "hash"}), "roster")
     version = require_integer(members["version"], "roster version")
     decode_base64url(members["hash"], length=32)
-    return RosterReference(version, require_string(members["hash"], "roster hash"))
+    return RosterReference(version, str(members["hash"]))
 
 
 def _parse_recipients(value: Json) -> tuple[Nation, ...]:

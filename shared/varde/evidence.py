@@ -3,29 +3,46 @@
 Protocol section 10.5. The export is JSON Lines: a header, the entries in order with the checkpoints where they were
 signed, an end line. Verification is one pass in constant memory. An entry names its own index, so that a deleted,
 inserted or moved one is named exactly; where somebody recomputed what could be recomputed, the signed checkpoints
-say between which entries the log was altered.
+say between which entries the log was altered. What an entry means is not judged: newer nodes may log newer kinds.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
-from varde.checkpoint import open_checkpoint
-from varde.encoding import decode_base64url
-from varde.errors import Malformed, VardeError
-from varde.merkle import Frontier, leaf_hash
+from varde.checkpoint import Checkpoint, open_checkpoint
+from varde.encoding import (
+    Json,
+    JsonObject,
+    decode_base64url,
+    exact_members,
+    parse_json,
+    require_list,
+    require_string,
+)
+from varde.errors import Malformed, Reason, Untrusted, VardeError
+from varde.identifiers import Nation, parse_nation
+from varde.merkle import HASH_BYTES, Frontier, leaf_hash
 from varde.note import KeyType, NoteKey, parse_vkey
 
 FORMAT: Final = "audit-log"
 FORMAT_VERSION: Final = 1
 PROGRESS_EVERY: Final = 5000
 MAX_FINDINGS: Final = 100
+MAX_LINE_BYTES: Final = 4 * 1024 * 1024
+"""A line holds a note of 1 MiB or an entry of 64 KiB, each character of which JSON may escape."""
+_MAX_VKEYS: Final = 128
+_MAX_VKEY_CHARACTERS: Final = 4096
+_HEADER: Final = frozenset({"varde", "v", "origin", "vkeys", "nation", "federation"})
+_ENTRY: Final = frozenset({"index", "leaf", "hash"})
+_CHECKPOINT: Final = frozenset({"checkpoint"})
+_END: Final = frozenset({"end"})
+_END_MEMBERS: Final = frozenset({"entries", "checkpoint"})
 
 
 class Fault(StrEnum):
-    """What was done to the log."""
+    """What was done to the log; ``UNSIGNED_TAIL`` alone is no sign of tampering."""
 
     CHANGED = "changed"
     DELETED = "deleted"
@@ -34,6 +51,7 @@ class Fault(StrEnum):
     TRUNCATED = "truncated"
     BAD_CHECKPOINT = "bad_checkpoint"
     UNREADABLE = "unreadable"
+    UNSIGNED_TAIL = "unsigned_tail"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,71 +75,117 @@ class Progress:
 class Verdict:
     """The outcome.
 
-    ``signed_entries`` is the size of the largest checkpoint that matches; ``keys_pinned`` says whether the verifier was
-    told the log's key, or had to take it from the file.
+    ``signed_entries`` is the size of the largest checkpoint that matches; ``warnings`` name the entries after it;
+    ``keys_pinned`` says whether the verifier was told the log's key, or had to take it from the file. ``nation`` is what
+    the file says; the key vouches for ``origin`` only.
     """
 
     origin: str
-    nation: str
+    nation: Nation
     entries: int
     checkpoints: int
     signed_entries: int
     findings: tuple[Finding, ...]
+    warnings: tuple[Finding, ...]
     keys_pinned: bool
 
     @property
     def intact(self) -> bool:
-        """Whether nothing was found, and at least the signed part is as it was signed."""
+        """Whether nothing was found: the signed part is as it was signed, and there is one if there are entries."""
         return not self.findings
 
 
 Report: TypeAlias = Progress | Verdict
 
 
+@dataclass(frozen=True, slots=True)
+class _Mismatch:
+    checkpoint: Checkpoint
+    place: int
+    signed: int
+
+
 @dataclass(slots=True)
 class _Reader:
-    key: NoteKey
+    keys: tuple[NoteKey, ...]
     frontier: Frontier = field(default_factory=Frontier)
     expected: int = 0
-    last_good: int = 0
+    newest: Checkpoint | None = None
     checkpoints: int = 0
-    suspect: tuple[int, int] | None = None
+    claimed: int = 0
+    mismatch: _Mismatch | None = None
     waiting: int | None = None
     displaced: dict[int, int] = field(default_factory=dict)
+    disordered_at: int | None = None
+    ended: bool = False
     findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def signed(self) -> int:
+        return 0 if self.newest is None else self.newest.size
 
     def find(self, fault: Fault, first: int, last: int, detail: str) -> None:
         if len(self.findings) < MAX_FINDINGS:
             self.findings.append(Finding(fault, first, last, detail))
 
-    def take_entry(self, line: dict[str, Any]) -> None:
-        index, leaf, stored = _entry(line)
-        raw = leaf.encode()
-        digest = leaf_hash(raw)
-        if digest != stored or not leaf.startswith(f'{{"index":{index},"kind":'):
-            self.find(Fault.CHANGED, index, index, f"entry {index} is not what its hash says")
-        self.frontier, _ = self.frontier.append(digest)
+    def take_line(self, line: JsonObject, number: int) -> None:
+        try:
+            self._take(line)
+        except Malformed as error:
+            place = self.frontier.size
+            self.find(Fault.UNREADABLE, place, place, f"line {number}: {error.detail}")
+
+    def _take(self, line: JsonObject) -> None:
+        if self.ended:
+            raise Malformed("it follows the end line")
+        if line.keys() == _ENTRY:
+            self.take_entry(line)
+        elif line.keys() == _CHECKPOINT:
+            self.take_checkpoint(_note(line["checkpoint"]))
+        elif line.keys() == _END:
+            self.take_end(line["end"])
+        else:
+            raise Malformed("it is no line of an export")
+
+    def take_entry(self, line: JsonObject) -> None:
+        index, leaf, stored = line["index"], line["leaf"], line["hash"]
+        if type(index) is not int or index < 0 or type(leaf) is not str:
+            raise Malformed("an entry has an index and a leaf")
         self.place_waiting(following=index)
+        digest = leaf_hash(leaf.encode())
+        kept = _kept_hash(stored)
+        if digest != kept or not leaf.startswith(f'{{"index":{index},"kind":'):
+            self.find(Fault.CHANGED, index, index, f"entry {index} is not what its hash says")
+        # The tree goes on over the hash that the node kept: a changed entry then hides no other from the checkpoints.
+        self.frontier, _ = self.frontier.append(kept or digest)
         self.waiting = index
 
     def place_waiting(self, following: int | None) -> None:
         """Judge the place of the entry before this one: what follows tells a swap from a deletion."""
         index, expected = self.waiting, self.expected
+        self.waiting = None
         if index is None:
             return
-        self.waiting = None
         if index == expected:
             self.expected += 1
-        elif index < expected:
+            return
+        if self.disordered_at is None:
+            self.disordered_at = self.frontier.size - 1
+        if index < expected:
             self._take_earlier(index)
         elif following is not None and following <= expected + 1:
             # The one that belongs here, or its successor, comes next: this one stands in another's place.
-            self.displaced[expected] = index
-            self.expected += 1
+            self._displace(index)
         else:
             missing = f"{expected}" if index == expected + 1 else f"{expected} to {index - 1}"
             self.find(Fault.DELETED, expected, index - 1, f"entry {missing} is missing")
             self.expected = index + 1
+
+    def _displace(self, index: int) -> None:
+        # Bounded, so that a file of nothing but misplaced entries takes no memory.
+        if len(self.displaced) < MAX_FINDINGS:
+            self.displaced[self.expected] = index
+        self.expected += 1
 
     def _take_earlier(self, index: int) -> None:
         other = self.displaced.pop(index, None)
@@ -137,129 +201,157 @@ class _Reader:
             self.find(Fault.INSERTED, index, index, f"entry {index} was inserted a second time")
 
     def take_checkpoint(self, raw: str) -> None:
-        size = self.frontier.size
+        place = self.frontier.size
         try:
-            checkpoint = open_checkpoint(raw, self.key)
+            checkpoint = self._open(raw)
         except VardeError as error:
-            self.find(Fault.BAD_CHECKPOINT, size, size, f"after entry {size - 1}: {error.detail}")
+            self.find(Fault.BAD_CHECKPOINT, place, place, f"after {place} entries: {error.detail}")
             return
-        if (checkpoint.size, checkpoint.root) == (size, self.frontier.root()):
+        if (checkpoint.size, checkpoint.root) != (place, self.frontier.root()):
+            self.mismatch = self.mismatch or _Mismatch(checkpoint, place, self.signed)
+        elif checkpoint != self.newest:
             self.checkpoints += 1
-            self.last_good = size
-        elif self.suspect is None:
-            self.suspect = (self.last_good, checkpoint.size - 1)
+            self.newest = checkpoint
 
-    def take_end(self, entries: int, raw: str) -> None:
+    def take_end(self, value: Json) -> None:
+        self.ended = True
+        end = exact_members(value, _END_MEMBERS, "end line")
+        entries, raw = end["entries"], _note(end["checkpoint"])
+        if type(entries) is not int:
+            raise Malformed("the end line counts no entries")
         self.place_waiting(following=None)
-        try:
-            size = open_checkpoint(raw, self.key).size
-        except VardeError as error:
-            self.find(Fault.BAD_CHECKPOINT, entries, entries, f"the last one: {error.detail}")
-            return
         read = self.expected
-        if read < max(size, entries):
-            last = max(size, entries) - 1
-            self.find(Fault.TRUNCATED, read, last, f"entries {read} to {last} were cut off")
-        elif size == self.frontier.size and self.last_good != size:
+        if entries < read:
+            detail = f"the end line counts {entries} entries, but {read} stand in the file"
+            self.find(Fault.INSERTED, max(entries, 0), read - 1, detail)
+        self.claimed = max(self.claimed, entries)
+        place = self.frontier.size
+        try:
+            checkpoint = self._open(raw)
+        except VardeError as error:
+            self.find(Fault.BAD_CHECKPOINT, place, place, f"the newest one: {error.detail}")
+            return
+        if checkpoint.size == place:
             self.take_checkpoint(raw)
+        elif checkpoint.size < place and checkpoint != self.newest and self.disordered_at is None:
+            detail = f"the newest one, of {checkpoint.size} entries, is not the last in the file"
+            self.find(Fault.BAD_CHECKPOINT, checkpoint.size, checkpoint.size, detail)
 
-    def finish(self) -> None:
+    def _open(self, raw: str) -> Checkpoint:
+        refusal: VardeError = Untrusted(Reason.BAD_LOG, "no key of the log is known")
+        for key in self.keys:
+            try:
+                checkpoint = open_checkpoint(raw, key)
+            except VardeError as error:
+                refusal = error
+            else:
+                self.claimed = max(self.claimed, checkpoint.size)
+                return checkpoint
+        raise refusal
+
+    def finish(self) -> list[Finding]:
+        """Draw the conclusions that need the whole file; returns the warnings."""
         self.place_waiting(following=None)
         for place, index in self.displaced.items():
             self.find(Fault.INSERTED, index, index, f"entry {index} stands in the place of {place}")
-        if self.suspect is not None:
-            self._blame_range(*self.suspect)
+        if self.mismatch is not None:
+            self._judge(self.mismatch)
+        read, size = self.expected, self.frontier.size
+        if read < self.claimed:
+            last = self.claimed - 1
+            self.find(Fault.TRUNCATED, read, last, f"entries {read} to {last} were cut off")
+        elif not self.ended:
+            self.find(
+                Fault.TRUNCATED, read, read, f"the file stops before its end, at entry {read}"
+            )
+        if self.findings or self.signed == size:
+            return []
+        if self.signed == 0:
+            self.find(Fault.BAD_CHECKPOINT, 0, size - 1, "no checkpoint signs any of the entries")
+            return []
+        detail = f"entries {self.signed} to {size - 1} are after the last signed checkpoint"
+        return [Finding(Fault.UNSIGNED_TAIL, self.signed, size - 1, detail)]
 
-    def _blame_range(self, first: int, last: int) -> None:
-        # A fault that is named exactly already explains why the checkpoint after it does not match.
-        if any(each.first <= last for each in self.findings):
+    def _judge(self, mismatch: _Mismatch) -> None:
+        size, place, signed = mismatch.checkpoint.size, mismatch.place, mismatch.signed
+        # An entry out of order before it, or entries cut off at the end, already explain the checkpoint.
+        if size > self.expected or (self.disordered_at is not None and self.disordered_at <= place):
             return
-        self.find(
-            Fault.CHANGED,
-            first,
-            last,
-            f"entries {first} to {last} are not those that the checkpoint of {last + 1} entries signs",
-        )
+        if size != place:
+            detail = f"a checkpoint of {size} entries stands after {place} entries"
+            self.find(Fault.BAD_CHECKPOINT, place, place, detail)
+        elif signed == size:
+            detail = f"two different checkpoints of {size} entries are signed: the log has forked"
+            self.find(Fault.BAD_CHECKPOINT, place, place, detail)
+        else:
+            detail = f"entries {signed} to {size - 1} are not those that the checkpoint of {size} entries signs"
+            self.find(Fault.CHANGED, signed, size - 1, detail)
 
 
 def verify_export(lines: Iterable[str], pinned: Sequence[str] = ()) -> Iterator[Report]:
     """Verify an export line by line; yields ``Progress`` now and then and one ``Verdict`` at the end.
 
     ``pinned`` are vkeys that the verifier knows from elsewhere (the roster); without them the file's own key is taken
-    and the verdict says so. ``Malformed`` where the file is no export at all.
+    and the verdict says so. Several keys of one log may be given: each checkpoint needs one of them.
+    ``Malformed`` where the file is no export at all.
     """
-    iterator = _parsed(lines)
-    header = next(iterator, None)
-    origin, nation, key, from_outside = _open_header(header, pinned)
-    reader = _Reader(key)
-    ended = False
-    for line in iterator:
-        if "leaf" in line:
-            reader.take_entry(line)
-            if reader.frontier.size % PROGRESS_EVERY == 0:
-                yield Progress(reader.frontier.size)
-        elif "checkpoint" in line:
-            reader.take_checkpoint(str(line["checkpoint"]))
-        elif "end" in line:
-            ended = True
-            reader.take_end(*_end(line["end"]))
-        else:
-            reader.find(
-                Fault.UNREADABLE, reader.expected, reader.expected, "a line is not of an export"
-            )
-    reader.finish()
-    if not ended:
-        reader.find(
-            Fault.TRUNCATED,
-            reader.expected,
-            reader.expected,
-            f"the file ends after entry {reader.expected - 1}",
-        )
+    numbered = enumerate(lines, start=1)
+    _, first = next(numbered, (1, ""))
+    origin, nation, keys = _open_header(first, pinned)
+    reader = _Reader(keys)
+    told = 0
+    for number, text in numbered:
+        reader.take_line(_parse_line(text), number)
+        size = reader.frontier.size
+        if size >= told + PROGRESS_EVERY:
+            told = size
+            yield Progress(size)
+    warnings = reader.finish()
     yield Verdict(
         origin=origin,
         nation=nation,
         entries=reader.frontier.size,
         checkpoints=reader.checkpoints,
-        signed_entries=reader.last_good,
+        signed_entries=reader.signed,
         findings=tuple(reader.findings),
-        keys_pinned=from_outside,
+        warnings=tuple(warnings),
+        keys_pinned=bool(pinned),
     )
 
 
-def _parsed(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    for line in lines:
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            value = {}
-        yield value if isinstance(value, dict) else {}
-
-
-def _open_header(
-    header: dict[str, Any] | None, pinned: Sequence[str]
-) -> tuple[str, str, NoteKey, bool]:
-    if header is None or (header.get("varde"), header.get("v")) != (FORMAT, FORMAT_VERSION):
-        raise Malformed("this is not an exported audit log (make one with 'varde audit export')")
-    keys = [parse_vkey(each) for each in (pinned or header.get("vkeys") or ())]
-    logs = [each for each in keys if each.type is KeyType.ED25519]
-    origin = str(header.get("origin"))
-    key = next((each for each in logs if each.name == origin), None)
-    if key is None:
-        raise Malformed(f"no key for the log {origin!r} is given")
-    return origin, str(header.get("nation")), key, bool(pinned)
-
-
-def _entry(line: dict[str, Any]) -> tuple[int, str, bytes]:
-    index, leaf, stored = line.get("index"), line.get("leaf"), line.get("hash")
-    if not isinstance(index, int) or not isinstance(leaf, str):
-        return -1, "", b""
+def _parse_line(text: str) -> JsonObject:
+    # What is not JSON has no members, and is then refused with its line number.
     try:
-        return index, leaf, decode_base64url(stored, length=32)
+        return parse_json(text.encode("utf-8", "replace"), limit=MAX_LINE_BYTES)
     except Malformed:
-        return index, leaf, b""
+        return {}
 
 
-def _end(value: object) -> tuple[int, str]:
-    if not isinstance(value, dict) or not isinstance(value.get("entries"), int):
-        return 0, ""
-    return value["entries"], str(value.get("checkpoint"))
+def _open_header(first: str, pinned: Sequence[str]) -> tuple[str, Nation, tuple[NoteKey, ...]]:
+    header = _parse_line(first)
+    if (header.get("varde"), header.get("v")) != (FORMAT, FORMAT_VERSION):
+        raise Malformed("this is not an exported audit log (make one with 'varde audit export')")
+    members = exact_members(header, _HEADER, "the header of the export")
+    origin = require_string(members["origin"], "origin")
+    own = [
+        require_string(each, "vkey", most=_MAX_VKEY_CHARACTERS)
+        for each in require_list(members["vkeys"], "vkeys", most=_MAX_VKEYS)
+    ]
+    keys = dict.fromkeys(parse_vkey(each) for each in (pinned or own))
+    logs = tuple(each for each in keys if each.type is KeyType.ED25519 and each.name == origin)
+    if not logs:
+        raise Malformed(f"no key for the log {origin!r} is given")
+    return origin, parse_nation(members["nation"]), logs
+
+
+def _note(value: Json) -> str:
+    if type(value) is not str:
+        raise Malformed("a checkpoint is a text")
+    return value
+
+
+def _kept_hash(stored: Json) -> bytes | None:
+    try:
+        return decode_base64url(stored, length=HASH_BYTES)
+    except Malformed:
+        return None

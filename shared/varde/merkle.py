@@ -39,6 +39,8 @@ class Frontier:
 
     def append(self, leaf: bytes) -> tuple["Frontier", list[tuple[int, int, bytes]]]:
         """The frontier with one more leaf hash, and every node that became complete: ``(level, index, hash)``."""
+        if self.size >= MAX_INTEGER:
+            raise ValueError("a log has at most 2^53-1 entries")
         nodes = [(0, self.size, leaf)]
         hashes = list(self.hashes)
         level, index, digest = 0, self.size, leaf

@@ -5,6 +5,7 @@ key is ignored; a line by a known key whose signature is wrong refuses the whole
 """
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -19,6 +20,8 @@ MAX_NOTE_BYTES: Final = 1024 * 1024
 MAX_NAME_BYTES: Final = 255
 KEY_ID_BYTES: Final = 4
 _DASH: Final = "— "
+_NAME: Final = re.compile(r"[^\s+\x00-\x1f\ud800-\udfff]+")
+_NOT_IN_NOTES: Final = re.compile(r"[\x00-\x09\x0b-\x1f\ud800-\udfff]")
 
 
 class KeyType(IntEnum):
@@ -114,7 +117,7 @@ def parse_note(raw: str) -> Note:
     """``Malformed`` unless ``raw`` is a note with 1 to 128 signature lines."""
     if len(raw.encode("utf-8", "surrogatepass")) > MAX_NOTE_BYTES:
         raise Malformed("the note is too large", Reason.OVERSIZE)
-    if any((each < " " and each != "\n") or "\ud800" <= each <= "\udfff" for each in raw):
+    if _NOT_IN_NOTES.search(raw) is not None:
         raise Malformed("the note has a control character", Reason.BAD_LOG)
     split = raw.rfind("\n\n")
     if split < 0 or not raw.endswith("\n"):
@@ -158,8 +161,7 @@ def _parse_line(line: str) -> NoteSignature:
 
 
 def _check_name(name: str) -> None:
-    wrong = not name or "+" in name or any(each.isspace() or each < " " for each in name)
-    if wrong or len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES:
+    if _NAME.fullmatch(name) is None or len(name.encode()) > MAX_NAME_BYTES:
         raise Malformed(
             "a key name is empty, too long, or has a space or plus sign", Reason.BAD_LOG
         )

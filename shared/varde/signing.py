@@ -35,7 +35,7 @@ MAX_PAYLOAD_BYTES: Final = 256 * 1024
 # base64url of the largest payload, and room for two headers and two signatures.
 MAX_SIGNED_BYTES: Final = MAX_PAYLOAD_BYTES * 4 // 3 + 12 * 1024
 _MAX_HEADER_CHARACTERS: Final = 1024
-_SIGNATURE_BYTES: Final = (ED25519_SIGNATURE_BYTES, ML_DSA_65_SIGNATURE_BYTES)
+_SIGNATURES: Final = 2
 
 
 class Kind(StrEnum):
@@ -116,12 +116,13 @@ def parse_signed(raw: bytes) -> Signed:
 
 def parse_signatures(value: Json) -> SignaturePair:
     """Exactly two signature objects in the fixed order Ed25519, ML-DSA-65."""
-    if not isinstance(value, list) or len(value) != len(_SIGNATURE_BYTES):
+    if not isinstance(value, list) or len(value) != _SIGNATURES:
         raise Malformed("there are not exactly two signatures", Reason.BAD_SIGNATURE)
-    ed25519, ml_dsa_65 = (
-        _parse_signature(each, length) for each, length in zip(value, _SIGNATURE_BYTES, strict=True)
+    ed25519, ml_dsa_65 = value
+    return SignaturePair(
+        _parse_signature(ed25519, ED25519_SIGNATURE_BYTES),
+        _parse_signature(ml_dsa_65, ML_DSA_65_SIGNATURE_BYTES),
     )
-    return SignaturePair(ed25519, ml_dsa_65)
 
 
 def verify_signed(signed: Signed, kind: Kind, keys: VerifyKeys) -> None:

@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from varde.auditlog import MAX_LEAF_BYTES, AuditKind, AuditLeaf, format_leaf, parse_leaf
+from varde.encoding import MAX_MILLISECONDS
 from varde.errors import Malformed, VardeError
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=32)
@@ -15,7 +17,7 @@ LEAVES = st.builds(
     AuditLeaf,
     index=st.integers(0, 2**53 - 1),
     kind=st.sampled_from(AuditKind),
-    at=st.integers(0, 2**53 - 1),
+    at=st.integers(0, MAX_MILLISECONDS),
     actor=TEXTS,
     subjects=st.lists(st.tuples(TEXTS, TEXTS), max_size=4).map(tuple),
     detail=TEXTS,
@@ -53,6 +55,7 @@ LEAF = AuditLeaf(
         ("kind", "unknown"),
         ("kind", ["sent"]),
         ("at", True),
+        ("at", MAX_MILLISECONDS + 1),
         ("actor", None),
         ("actor", "x" * 257),
         ("subjects", "document"),
@@ -75,6 +78,22 @@ def test_members_in_another_order_are_refused() -> None:
     raw = json.dumps(dict(reversed(entry.items())), separators=(",", ":")).encode()
     with pytest.raises(Malformed, match="one form"):
         parse_leaf(raw)
+
+
+def leaf_of_bytes(size: int) -> AuditLeaf:
+    """An entry of exactly that many bytes: the subjects fill it, the detail makes it exact."""
+    empty = len(format_leaf(LEAF))
+    subject = len(',["d","' + "x" * 256 + '"]')
+    count, rest = divmod(size - empty, subject)
+    return replace(LEAF, subjects=(*LEAF.subjects, *(("d", "x" * 256),) * count), detail="x" * rest)
+
+
+def test_attack_46_an_entry_of_65535_bytes_is_written_and_read_and_one_of_65536_is_not() -> None:
+    largest = leaf_of_bytes(MAX_LEAF_BYTES)
+    assert len(format_leaf(largest)) == MAX_LEAF_BYTES
+    assert parse_leaf(format_leaf(largest)) == largest
+    with pytest.raises(Malformed, match="65536"):
+        format_leaf(leaf_of_bytes(MAX_LEAF_BYTES + 1))
 
 
 def test_attack_46_an_entry_larger_than_a_tile_can_hold_is_refused() -> None:

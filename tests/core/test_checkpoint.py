@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support.federation import seed
 from varde.checkpoint import (
     MAX_PROOF_HASHES,
+    SKEW_SECONDS,
     Checkpoint,
     LogProof,
     LogSigner,
@@ -25,8 +26,11 @@ from varde.checkpoint import (
     parse_checkpoint,
     parse_proof,
     verify_proof,
+    witness_majority,
+    witnesses_of,
 )
-from varde.errors import Malformed, Untrusted, VardeError
+from varde.errors import Malformed, Reason, Untrusted, VardeError
+from varde.identifiers import Nation
 from varde.merkle import EMPTY_ROOT, leaf_hash, node_hash
 from varde.note import KeyType, Note, NoteKey, NoteSignature, format_note, parse_note
 
@@ -194,10 +198,25 @@ def test_a_proof_comes_back_as_it_was_and_leads_to_the_checkpoint() -> None:
     assert verify_proof(PROOF, RIGHT, LOG.key).size == 2
 
 
-@given(st.text(max_size=200))
-def test_any_text_is_a_proof_or_refused(text: str) -> None:
-    with contextlib.suppress(VardeError):
-        parse_proof(text)
+@given(
+    st.builds(
+        LogProof,
+        st.integers(0, 2**53 - 1),
+        st.lists(st.binary(min_size=32, max_size=32), max_size=MAX_PROOF_HASHES).map(tuple),
+        st.text(max_size=80),
+    )
+)
+def test_any_proof_comes_back_as_it_was(proof: LogProof) -> None:
+    assert parse_proof(format_proof(proof)) == proof
+
+
+@given(st.text(max_size=200), st.integers(0, 400))
+def test_any_text_is_a_proof_or_refused(text: str, at: int) -> None:
+    """Text alone, and a good proof with that text in it."""
+    good = format_proof(PROOF)
+    for each in (text, good[:at] + text + good[at + len(text) :]):
+        with contextlib.suppress(VardeError):
+            assert format_proof(parse_proof(each)) == each
 
 
 @pytest.mark.parametrize(
@@ -209,6 +228,7 @@ def test_any_text_is_a_proof_or_refused(text: str) -> None:
         format_proof(PROOF).replace("index 1", "index -1"),
         format_proof(PROOF).replace("index 1\n", ""),
         format_proof(PROOF).replace("index 1", "extra aGVsbG8="),
+        format_proof(PROOF).replace("\nindex", f"\nextra {'A' * 4_000_000}\nindex"),
         format_proof(PROOF).replace("\n\n", "\n", 1),
         "c2sp.org/tlog-proof@v1\n\nrest",
         format_proof(LogProof(1, (LEFT,) * (MAX_PROOF_HASHES + 1), PROOF.checkpoint)),
@@ -231,3 +251,101 @@ def test_attack_49_a_proof_for_another_leaf_or_beyond_the_tree_is_refused() -> N
 def test_a_consistency_body_is_that_of_tlog_witness() -> None:
     body = format_consistency(3, [LEFT], "origin\n")
     assert body == f"old 3\n{base64.b64encode(LEFT).decode()}\n\norigin\n"
+
+
+def cosigned(*lines: NoteSignature) -> str:
+    note = parse_note(signed())
+    return format_note(Note(note.text, (*note.signatures, *lines)))
+
+
+def witness(nation: str) -> tuple[Ed25519PrivateKey, NoteKey]:
+    private = Ed25519PrivateKey.from_private_bytes(seed(f"witness {nation}"))
+    public = private.public_key().public_bytes_raw()
+    return private, NoteKey(f"{nation}.example/w", KeyType.ED25519_COSIGNATURE, public)
+
+
+def line_of(nation: str, at: int = AT) -> NoteSignature:
+    private, key = witness(nation)
+    return cosign_ed25519(signed(), key.name, private, at)
+
+
+EE, FI, LV, NO = (Nation(code) for code in ("EE", "FI", "LV", "NO"))
+WITNESSES = {nation: [witness(nation)[1]] for nation in (EE, FI, LV, NO)}
+
+
+def test_the_nations_that_cosigned_are_named_and_strangers_ignored() -> None:
+    raw = cosigned(line_of("FI"), line_of("NO"), line_of("XX"))
+    assert witnesses_of(raw, WITNESSES, EE, AT) == {FI, NO}
+    assert witnesses_of(signed(), WITNESSES, EE, AT) == frozenset()
+
+
+@pytest.mark.parametrize(("members", "majority"), [(3, 2), (4, 2), (5, 3), (7, 4), (27, 14)])
+def test_a_checkpoint_is_witnessed_by_a_majority_of_the_others(members: int, majority: int) -> None:
+    assert witness_majority(members) == majority
+
+
+def test_attack_43_the_logs_owner_is_not_counted_as_its_own_witness() -> None:
+    raw = cosigned(line_of("EE"), line_of("FI"))
+    assert witnesses_of(raw, WITNESSES, EE, AT) == {FI}
+    assert witnesses_of(raw, WITNESSES, FI, AT) == {EE}
+
+
+def test_attack_43_a_cosignature_under_the_logs_own_name_is_not_a_witness() -> None:
+    raw = with_line(signed(), cosign_ml_dsa_44(signed(), ORIGIN, ML, AT))
+    with pytest.raises(Untrusted, match="not a witness"):
+        cosigned_at(raw, ml_key(ORIGIN))
+
+
+def test_attack_43_a_cosignature_from_the_future_is_not_counted() -> None:
+    raw = cosigned(line_of("FI", AT + SKEW_SECONDS), line_of("LV", AT + SKEW_SECONDS + 1))
+    assert witnesses_of(raw, WITNESSES, EE, AT) == {FI}
+
+
+def test_attack_43_a_cosignature_with_time_zero_refuses_the_note() -> None:
+    private, key = witness("FI")
+    blob = bytes(8) + private.sign(f"cosignature/v1\ntime 0\n{TEXT}".encode())
+    with pytest.raises(Untrusted, match="time"):
+        witnesses_of(cosigned(NoteSignature(key.name, key.key_id, blob)), WITNESSES, EE, AT)
+
+
+def test_attack_44_one_key_given_for_two_witnesses_counts_for_none() -> None:
+    """Its one Ed25519 cosignature would be valid under both names."""
+    _, key = witness("FI")
+    twin = NoteKey("LV.example/w", key.type, key.public)
+    line = line_of("FI")
+    replayed = NoteSignature(twin.name, twin.key_id, line.blob)
+    raw = cosigned(line, replayed)
+    assert cosigned_at(raw, key) == cosigned_at(raw, twin) == AT
+    with pytest.raises(Untrusted) as refused:
+        witnesses_of(raw, {FI: [key], LV: [twin]}, EE, AT)
+    assert refused.value.reason is Reason.BAD_KEY
+
+
+def test_a_witness_with_two_keys_is_counted_when_both_have_cosigned() -> None:
+    both = {FI: [ed_key(), ml_key()], LV: []}
+    ed, ml = cosign_ed25519(signed(), W1, ED, AT), cosign_ml_dsa_44(signed(), W1, ML, AT)
+    assert witnesses_of(cosigned(ed, ml), both, EE, AT) == {FI}
+    assert witnesses_of(cosigned(ed), both, EE, AT) == frozenset()
+    assert witnesses_of(cosigned(ml), both, EE, AT) == frozenset()
+
+
+def test_a_known_witness_with_a_bad_signature_refuses_the_note() -> None:
+    line = line_of("LV")
+    forged = NoteSignature(line.name, line.key_id, line.blob[:-64] + bytes(64))
+    with pytest.raises(Untrusted, match="wrong"):
+        witnesses_of(cosigned(line_of("FI"), forged), WITNESSES, EE, AT)
+
+
+def test_a_log_may_sign_with_ml_dsa_44_beside_ed25519() -> None:
+    raw = with_line(signed(), cosign_ml_dsa_44(signed(), ORIGIN, ML, AT))
+    assert open_checkpoint(raw, LOG.key) == open_checkpoint(raw, ml_key(ORIGIN))
+    with pytest.raises(Untrusted):
+        open_checkpoint(signed(), ml_key(ORIGIN))
+
+
+def test_a_witness_key_opens_no_checkpoint_even_over_the_logs_own_signature() -> None:
+    key = NoteKey(ORIGIN, KeyType.ED25519_COSIGNATURE, LOG.key.public)
+    blob = parse_note(signed()).signatures[0].blob
+    raw = format_note(Note(TEXT, (NoteSignature(ORIGIN, key.key_id, blob),)))
+    with pytest.raises(Untrusted, match="witness key"):
+        open_checkpoint(raw, key)

@@ -132,7 +132,8 @@ def test_the_refusal_says_which_member_it_was() -> None:
     assert malformed(iat="x").detail == f"iat is not an integer from 0 to {MAX_SECONDS}"
     assert malformed(exp="x").detail == f"exp is not an integer from 0 to {MAX_SECONDS}"
     assert malformed(to="x").detail == "to is not a list of at most 64 items"
-    assert "sorted, each once" in malformed(to=[]).detail
+    recipients = "the recipients are not one or more nations, sorted, each once"
+    assert malformed(to=[]).detail == recipients
     assert malformed(body=[]).detail == "the body is not an object"
     assert malformed(roster=1).detail == "roster is not an object"
     version = malformed(roster={"version": "x", "hash": "A" * 43}).detail

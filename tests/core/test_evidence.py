@@ -1,5 +1,6 @@
 """The offline verifier names every kind of tampering, exactly where the entries themselves give it away."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -101,6 +102,8 @@ def test_entries_after_the_last_checkpoint_are_reported_as_unsigned() -> None:
     found = verdict([*lines, {"end": {"entries": 40, "checkpoint": note}}])
     assert found.intact
     assert found.signed_entries == 33
+    (warning,) = found.warnings
+    assert (warning.fault, warning.first, warning.last) == (Fault.UNSIGNED_TAIL, 33, 39)
 
 
 @settings(deadline=None, max_examples=40)
@@ -189,6 +192,14 @@ def _set(lines: list[dict[str, Any]], at: int, value: dict[str, Any]) -> None:
     [
         lambda lines: _set(lines, 3, {"what": 1}),
         lambda lines: _set(lines, 3, {"leaf": 1}),
+        lambda lines: _set(lines, 3, {**lines[3], "leaf": "\ud800"}),
+        lambda lines: _set(lines, 3, {**lines[3], "leaf": 5}),
+        lambda lines: _set(lines, 3, {**lines[3], "index": True}),
+        lambda lines: _set(lines, 3, {**lines[3], "index": -1}),
+        lambda lines: _set(lines, 3, {**lines[3], "checkpoint": "x"}),
+        lambda lines: _set(lines, 8, {"checkpoint": 7}),
+        lambda lines: _set(lines, -1, {"end": {"entries": True, "checkpoint": "x"}}),
+        lambda lines: _set(lines, -1, {"end": {"entries": 40, "checkpoint": "x"}}),
         lambda lines: _set(lines, 3, {"index": "3", "leaf": "x", "hash": "x"}),
         lambda lines: _set(lines, 3, {**lines[3], "hash": "not base64url!"}),
         lambda lines: _set(lines, -1, {"end": "now"}),
@@ -227,6 +238,16 @@ def test_no_more_findings_than_anybody_reads() -> None:
     assert len(verdict(many).findings) == MAX_FINDINGS
 
 
+def test_a_file_of_misplaced_entries_only_is_read_to_its_end() -> None:
+    """Every second one stands in another's place; they are not all remembered."""
+    lines = export()[:1]
+    for index in range(1, 6 * MAX_FINDINGS, 2):
+        lines += [entry(100_000 + index, leaf(100_000 + index)), entry(index, leaf(index))]
+    found = verdict(lines)
+    assert found.entries == 6 * MAX_FINDINGS
+    assert {each.fault for each in found.findings} == {Fault.INSERTED}
+
+
 def test_a_forged_entry_in_the_place_of_a_missing_one_is_named() -> None:
     lines = export()
     lines[place(lines, 12)] = entry(60, leaf(60))
@@ -245,3 +266,150 @@ def test_a_leaf_has_one_form() -> None:
     assert format_leaf(parse_leaf(raw)) == raw
     with pytest.raises(Malformed):
         parse_leaf(raw.replace(b":", b": ", 1))
+
+
+def checkpoint_places(lines: list[dict[str, Any]]) -> list[int]:
+    return [place for place, line in enumerate(lines) if "checkpoint" in line]
+
+
+def forge(lines: list[dict[str, Any]], index: int) -> None:
+    """Another entry in the place of one, with the hash that it has."""
+    lines[place(lines, index)] = entry(index, leaf(index, actor="somebody else"))
+
+
+def test_attack_47_a_forged_entry_whose_checkpoint_was_taken_out_of_the_order_is_not_intact() -> (
+    None
+):
+    lines = export()
+    forge(lines, 25)
+    third, last = checkpoint_places(lines)[2:]
+    note = lines[third]["checkpoint"]
+    lines = [line for at, line in enumerate(lines) if at not in (third, last)]
+    lines[-1] = {"end": {"entries": 40, "checkpoint": note}}
+    assert faults(lines) == [(Fault.BAD_CHECKPOINT, 33, 33)]
+
+
+@pytest.mark.parametrize("at_the_start", [True, False])
+def test_attack_47_a_log_of_which_nothing_is_signed_is_not_intact(at_the_start: bool) -> None:
+    lines = [line for line in export() if "checkpoint" not in line]
+    empty = SIGNER.sign_checkpoint(0, Frontier().root())
+    lines[-1] = {"end": {"entries": 40, "checkpoint": empty}}
+    if at_the_start:
+        lines.insert(1, {"checkpoint": empty})
+    found = verdict(lines)
+    assert (found.intact, found.signed_entries) == (False, 0)
+
+
+def test_attack_47_an_entry_after_the_end_line_is_named() -> None:
+    assert faults([*export(), entry(40, leaf(40))]) == [(Fault.UNREADABLE, 40, 40)]
+
+
+@pytest.mark.parametrize(("counted", "first"), [(39, 39), (3, 3), (-1, 0)])
+def test_attack_47_more_entries_than_the_end_line_counts_are_named(
+    counted: int, first: int
+) -> None:
+    lines = export()
+    lines[-1]["end"]["entries"] = counted
+    assert faults(lines) == [(Fault.INSERTED, first, 39)]
+
+
+def test_attack_41_two_signed_checkpoints_of_one_size_show_the_fork() -> None:
+    fork = SIGNER.sign_checkpoint(40, leaf_hash(b"another tree"))
+    lines = export()
+    lines[-1]["end"]["checkpoint"] = fork
+    (finding,) = verdict(lines).findings
+    assert finding.fault is Fault.BAD_CHECKPOINT
+    assert "forked" in finding.detail
+
+
+@pytest.mark.parametrize("further", [1, 5])
+def test_a_checkpoint_that_was_moved_is_named_and_no_entry_blamed(further: int) -> None:
+    lines = export()
+    at = checkpoint_places(lines)[1]
+    lines.insert(at + further, lines.pop(at))
+    assert faults(lines) == [(Fault.BAD_CHECKPOINT, 20 + further, 20 + further)]
+
+
+def test_an_older_checkpoint_in_the_place_of_a_newer_one_is_named() -> None:
+    lines = export()
+    places = checkpoint_places(lines)
+    lines[places[2]] = lines[places[0]]
+    assert faults(lines) == [(Fault.BAD_CHECKPOINT, 33, 33)]
+
+
+def test_attack_47_a_clumsy_change_does_not_hide_a_clever_one() -> None:
+    lines = export()
+    at = place(lines, 3)
+    lines[at]["leaf"] = lines[at]["leaf"].replace('"operator"', '"somebody"')
+    forge(lines, 25)
+    assert faults(lines) == [(Fault.CHANGED, 3, 3), (Fault.CHANGED, 20, 32)]
+
+
+def test_attack_47_a_spoiled_checkpoint_does_not_hide_a_forged_entry() -> None:
+    lines = export()
+    lines[checkpoint_places(lines)[0]]["checkpoint"] = "spoiled"
+    forge(lines, 25)
+    assert faults(lines) == [(Fault.BAD_CHECKPOINT, 7, 7), (Fault.CHANGED, 20, 32)]
+
+
+def test_attack_47_a_later_insertion_does_not_hide_a_forged_entry() -> None:
+    lines = export()
+    forge(lines, 25)
+    lines.insert(place(lines, 36), lines[place(lines, 2)])
+    assert set(faults(lines)) == {(Fault.INSERTED, 2, 2), (Fault.CHANGED, 20, 32)}
+
+
+def test_attack_47_a_checkpoint_proves_that_more_entries_were_there() -> None:
+    """The end line agrees with the shortened file; a kept checkpoint does not."""
+    lines = export()
+    places = checkpoint_places(lines)
+    kept = [*lines[: places[1] + 1], lines[places[3]]]
+    kept.append({"end": {"entries": 20, "checkpoint": lines[places[1]]["checkpoint"]}})
+    assert faults(kept) == [(Fault.TRUNCATED, 20, 39)]
+
+
+def test_a_log_whose_key_was_changed_is_verified_with_both_keys() -> None:
+    newer = LogSigner(SIGNER.key.name, Ed25519PrivateKey.from_private_bytes(seed("newer log")))
+    lines = export()
+    root = Frontier()
+    for index in range(ENTRIES):
+        root, _ = root.append(leaf_hash(leaf(index)))
+    note = newer.sign_checkpoint(ENTRIES, root.root())
+    lines[checkpoint_places(lines)[-1]] = {"checkpoint": note}
+    lines[-1] = {"end": {"entries": ENTRIES, "checkpoint": note}}
+    both = [format_vkey(newer.key), format_vkey(SIGNER.key)]
+    assert verdict(lines, pinned=both).intact
+    assert not verdict(lines, pinned=both[:1]).intact
+    assert not verdict(lines, pinned=both[1:]).intact
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("vkeys", 5),
+        ("vkeys", [5]),
+        ("vkeys", ["\ud800"]),
+        ("vkeys", ["x" * 5000]),
+        ("nation", "LV\x1b[2J"),
+        ("origin", None),
+        ("extra", 1),
+    ],
+)
+def test_a_header_of_another_form_is_refused(member: str, value: object) -> None:
+    lines = export()
+    lines[0][member] = value
+    with pytest.raises(Malformed):
+        verdict(lines)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 60), st.text(max_size=20)), max_size=6))
+def test_any_file_ends_in_a_verdict_or_is_refused(edits: list[tuple[int, str]]) -> None:
+    texts = [json.dumps(line) for line in export()]
+    for at, text in edits:
+        line = texts[at % len(texts)]
+        texts[at % len(texts)] = line[: len(line) // 2] + text + line[len(line) // 2 + len(text) :]
+    with contextlib.suppress(Malformed):
+        *_, last = verify_export(texts)
+        assert isinstance(last, Verdict)
+        assert last.intact == (texts == [json.dumps(line) for line in export()])

@@ -170,3 +170,8 @@ def test_attack_46_a_leaf_that_looks_like_a_node_is_not_one() -> None:
 def test_a_proof_outside_the_tree_cannot_be_asked_for(ask: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match="outside the tree"):
         ask()
+
+
+def test_a_log_never_outgrows_what_its_numbers_can_say() -> None:
+    with pytest.raises(ValueError, match="2\\^53"):
+        Frontier(2**53 - 1, (LEAVES[0],) * 53).append(LEAVES[0])

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import hashlib
 
 import pytest
 from hypothesis import given
@@ -162,7 +163,16 @@ def test_a_low_order_key_is_refused() -> None:
         parse_vkey(format_vkey(weak))
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a+b", "a\u2003b", "x" * 256])
+@pytest.mark.parametrize("name", ["", "\ud800", "a\x00", "a b", "a+b", "a\u2003b", "x" * 256])
 def test_a_key_name_is_short_and_has_no_space_or_plus(name: str) -> None:
-    with pytest.raises(Malformed):
-        parse_vkey(format_vkey(NoteKey(name, KeyType.ED25519, ed25519_public("k"))))
+    """Each with the key id that such a name would have, so that only the name is wrong."""
+    raw = bytes([KeyType.ED25519]) + ed25519_public("k")
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass") + b"\n" + raw).hexdigest()
+    with pytest.raises(Malformed, match=r"key name|base64"):
+        parse_vkey(f"{name}+{digest[:8]}+{base64.b64encode(raw).decode()}")
+
+
+@given(st.text(max_size=120) | st.builds("{}+{}+{}".format, NAMES, st.text(), st.text()))
+def test_any_text_is_a_verifier_key_or_refused(text: str) -> None:
+    with contextlib.suppress(VardeError):
+        assert format_vkey(parse_vkey(text)) == text

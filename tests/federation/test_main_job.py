@@ -129,15 +129,15 @@ def test_a_published_cap_file_comes_out_equivalent_and_valid_at_another_nation(
 
 
 def _elements(raw: bytes) -> list[tuple[str, str]]:
-    """Every CAP element with its text.
+    """Every CAP element with its text, white space aside.
 
     Left out: what is empty, and the language where it is the one that CAP gives to an info without any.
     """
     found: list[tuple[str, str]] = []
     for each in etree.fromstring(raw).iter("{urn:oasis:names:tc:emergency:cap:1.2}*"):
-        text = " ".join((each.text or "").split())
+        text = "".join((each.text or "").split())
         element = (etree.QName(each).localname, text)
-        if (text or len(each)) and element != ("language", "en-US"):
+        if "".join(each.itertext()).strip() and element != ("language", "en-US"):
             found.append(element)
     return found
 

@@ -58,9 +58,9 @@ def nkey(public: bytes) -> str:
     return base64.b32encode(body + binascii.crc_hqx(body, 0).to_bytes(2, "little")).decode()
 
 
-def vkey(name: str, public: bytes) -> str:
-    """The C2SP verifier key of an Ed25519 log."""
-    typed = b"\x01" + public
+def vkey(name: str, public: bytes, *, kind: int = 1) -> str:
+    """The C2SP verifier key of an Ed25519 log; kind 4 is that of a witness."""
+    typed = bytes([kind]) + public
     key_id = hashlib.sha256(name.encode() + b"\n" + typed).digest()[:4]
     return f"{name}+{key_id.hex()}+{base64.b64encode(typed).decode()}"
 

@@ -172,7 +172,7 @@ class BrokerLink:
                 self._live, failures, self._trouble = live, 0, ""
                 self._up.set()
                 _log.info("broker connected", url=self._url)
-                await live.ended.wait()
+                await live.wait_ended()
                 self._hear(live.last_error or "the broker closed the connection")
             except BrokerError as error:
                 self._hear(error.detail)

@@ -25,6 +25,7 @@ from varde.subjects import INBOX, gateway_consumer
 from varde_gateway.flow.ports import BrokerError, BrokerFull, BrokerUnavailable, Carried
 
 CONNECT_TIMEOUT_SECONDS: Final = 3
+WATCH_SECONDS: Final = 0.5
 CLOSE_TIMEOUT_SECONDS: Final = 0.5
 PING_SECONDS: Final = 2
 MAX_UNANSWERED_PINGS: Final = 2
@@ -91,6 +92,16 @@ class Live:
         for lane in Lane:
             self._pulls[lane] = _Pull(self, lane, self._client.new_inbox())
             await self.listen(f"{self._pulls[lane].inbox}.*", self._pulls[lane].take)
+
+    async def wait_ended(self) -> None:
+        """Return when the connection has ended."""
+        while not self.ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WATCH_SECONDS):
+                    await self.ended.wait()
+            if not self._client.is_connected:
+                # An error while it closes keeps the library from telling us that it has closed.
+                await self._hear_end()
 
     async def fetch(self, lane: Lane, batch: int, wait_seconds: float) -> list[Carried]:
         """Up to ``batch`` messages of the INBOX; ``NoStream`` where it is gone."""

@@ -21,6 +21,7 @@ from nats.protocol.parser import Parser
 
 CONNECT_TIMEOUT_SECONDS: Final = 3
 CLOSE_TIMEOUT_SECONDS: Final = 0.5
+WATCH_SECONDS: Final = 0.5
 PING_SECONDS: Final = 2
 MAX_UNANSWERED_PINGS: Final = 2
 PUBLISH_TIMEOUT_SECONDS: Final = 5.0
@@ -147,7 +148,13 @@ class Connection:
 
     async def wait_ended(self) -> NoReturn:
         """Raise ``LinkDown`` when the connection ends."""
-        await self._ended.wait()
+        while not self._ended.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WATCH_SECONDS):
+                    await self._ended.wait()
+            if not self._client.is_connected:
+                # An error while it closes keeps the library from telling us that it has closed.
+                await self._hear_end()
         raise LinkDown(self._last_error or "the broker closed the connection")
 
     async def publish_many(

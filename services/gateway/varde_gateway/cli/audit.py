@@ -106,15 +106,8 @@ def verify(
                 "signed_entries": verdict.signed_entries,
                 "checkpoints": verdict.checkpoints,
                 "keys_pinned": verdict.keys_pinned,
-                "findings": [
-                    {
-                        "fault": each.fault.value,
-                        "first": each.first,
-                        "last": each.last,
-                        "detail": each.detail,
-                    }
-                    for each in verdict.findings
-                ],
+                "findings": [_describe(each) for each in verdict.findings],
+                "warnings": [_describe(each) for each in verdict.warnings],
             }
         )
     else:
@@ -142,7 +135,8 @@ def _verify(file: Path, pinned: list[str], *, quiet: bool) -> evidence.Verdict:
 
 def _text_lines(lines: IO[bytes]) -> Iterator[str]:
     # A byte that is no UTF-8 is the log's fault, not ours: the line then matches no hash.
-    while line := lines.readline():
+    # A longer line than any in an export arrives in pieces, each of which is refused.
+    while line := lines.readline(evidence.MAX_LINE_BYTES + 1):
         yield line.decode("utf-8", "replace")
 
 
@@ -155,6 +149,15 @@ def _keys_of(roster: Path) -> list[str]:
     return [member.log for each in payloads for member in each.members.values()]
 
 
+def _describe(finding: evidence.Finding) -> dict[str, str | int]:
+    return {
+        "fault": finding.fault.value,
+        "first": finding.first,
+        "last": finding.last,
+        "detail": finding.detail,
+    }
+
+
 def _print(file: Path, verdict: evidence.Verdict) -> None:
     what = f"{verdict.origin} of {verdict.nation}: {verdict.entries} entries"
     if verdict.intact:
@@ -165,6 +168,8 @@ def _print(file: Path, verdict: evidence.Verdict) -> None:
         print(f"{file}: NOT intact. {what}.")
         for each in verdict.findings:
             print(f"  {each.fault.value}: {each.detail}")
+    for each in verdict.warnings:
+        print(f"  {each.fault.value}: {each.detail}")
     if not verdict.keys_pinned:
         print(
             "The log's key was taken from the file itself: whoever made the file could have made the key. "

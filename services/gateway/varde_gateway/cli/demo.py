@@ -6,8 +6,9 @@ import secrets
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
+import httpx
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +27,9 @@ from varde_gateway.supervision.supervisor import only_supervisor_of
 
 DEMO_FILE = "demo.json"
 MIN_NATIONS = 2
+
+ACQUAINTED_SECONDS: Final = 20.0
+ASK_AGAIN_SECONDS: Final = 0.1
 
 app = make_app()
 
@@ -94,6 +98,7 @@ async def _run(
         running = RunningNodes([read_place(each.home) for each in members], follow_pids)
         async with running.run():
             await unless_stopped(stop, running.wait_ready(READY_SECONDS))
+            await unless_stopped(stop, _wait_acquainted(running))
             if stop.is_set():
                 return
             all_ready = True
@@ -105,6 +110,18 @@ async def _run(
             await unless_stopped(stop, _follow_all(members, running, LinePrinter(as_json)))
             if not as_json:
                 print("stopping ...", flush=True)
+
+
+async def _wait_acquainted(running: RunningNodes) -> None:
+    """Return when every node has the others' prekeys: from then on an alert goes at once."""
+    deadline = time.monotonic() + ACQUAINTED_SECONDS
+    async with httpx.AsyncClient(timeout=5) as client:
+        for place in running.places:
+            while time.monotonic() < deadline:
+                answer = await client.get(f"{place.url}/health/ready")
+                if answer.json().get("without_prekeys_of") == []:
+                    break
+                await asyncio.sleep(ASK_AGAIN_SECONDS)
 
 
 async def _follow_all(

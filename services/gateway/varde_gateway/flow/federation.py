@@ -3,6 +3,7 @@
 from sqlalchemy import Connection, func, select
 
 from varde.encoding import Json, JsonObject
+from varde.identifiers import Nation
 from varde.prekeys import choose_prekey
 from varde_gateway.flow.desk import Desk
 from varde_gateway.store.alerts import rfc3339
@@ -29,6 +30,16 @@ async def describe_federation(desk: Desk) -> JsonObject:
             for nation in sorted(roster.members)
         ],
     }
+
+
+def peers_without_prekeys(desk: Desk) -> list[Nation]:
+    """The peers for whom not even an alert could be sealed now."""
+    now = desk.now()
+    return [
+        peer
+        for peer in desk.peers()
+        if choose_prekey(desk.peer_prekeys.get(peer, ()), now, stale_allowed=True) is None
+    ]
 
 
 def _describe_member(

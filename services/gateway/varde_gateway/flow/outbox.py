@@ -75,7 +75,7 @@ async def run_outbox(desk: Desk, broker: Broker) -> None:
     async def one_round() -> None:
         nonlocal sweep_due
         await broker.wait_connected()
-        if loop.time() >= sweep_due:
+        if desk.outgoing.asked_to_look() or loop.time() >= sweep_due:
             await sweep(desk, broker)
             sweep_due = loop.time() + SWEEP_SECONDS
         jobs = await desk.outgoing.take(BATCH, SWEEP_SECONDS)

@@ -43,6 +43,7 @@ class Outgoing:
         self._lanes: dict[Lane, deque[Job]] = {Lane.URGENT: deque(), Lane.ROUTINE: deque()}
         self._known: set[tuple[DocumentId, Nation]] = set()
         self._wake = asyncio.Event()
+        self._look_now = False
 
     def offer(self, jobs: Iterable[Job]) -> None:
         """Take what there is room for and is not here yet."""
@@ -74,4 +75,10 @@ class Outgoing:
 
     def wake(self) -> None:
         """Let the worker look at the database now."""
+        self._look_now = True
         self._wake.set()
+
+    def asked_to_look(self) -> bool:
+        """Whether ``wake`` was called since the last question."""
+        asked, self._look_now = self._look_now, False
+        return asked

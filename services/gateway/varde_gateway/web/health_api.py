@@ -7,7 +7,7 @@ from sqlalchemy.exc import OperationalError
 
 from varde.encoding import JsonObject, require_integer, require_list
 from varde.roster import MAX_MEMBERS
-from varde_gateway.flow.federation import describe_federation
+from varde_gateway.flow.federation import describe_federation, peers_without_prekeys
 from varde_gateway.web.answers import answers, json_answer, text_answers
 from varde_gateway.web.deps import Node
 from varde_gateway.web.node_schemas import Live, Ready
@@ -36,9 +36,12 @@ async def ready(parts: Node) -> Response:
         "broker": "ok" if parts.broker.connected() else "not connected",
     }
     works = all(each == "ok" for each in checks.values())
-    return json_answer(
-        {"status": "ready" if works else "not ready", "checks": checks}, 200 if works else 503
-    )
+    answer: JsonObject = {
+        "status": "ready" if works else "not ready",
+        "checks": checks,
+        "without_prekeys_of": [*peers_without_prekeys(parts.desk)],
+    }
+    return json_answer(answer, 200 if works else 503)
 
 
 @router.get(

@@ -129,12 +129,21 @@ class Ready(AnswerModel):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"status": "ready", "checks": {"database": "ok", "broker": "ok"}}]
+            "examples": [
+                {
+                    "status": "ready",
+                    "checks": {"database": "ok", "broker": "ok"},
+                    "without_prekeys_of": [],
+                }
+            ]
         }
     )
 
     status: Literal["ready", "not ready"]
     checks: dict[str, str]
+    without_prekeys_of: list[NationCode] = Field(
+        description="Peers for whom nothing can be sealed now; alerts to them wait. Not this node's fault alone."
+    )
 
 
 class Live(AnswerModel):
