@@ -114,7 +114,9 @@ def _admit_sealed(
     if header.to != me:  # (5)
         raise Refused(Reason.NOT_FOR_US, f"the envelope is for {header.to}")
     if header.lane is not lane:  # (6)
-        raise Refused(Reason.WRONG_LINK, f"a {header.lane.value} envelope on the {lane.value} lane")
+        raise Refused(
+            Reason.WRONG_LINK, f"{header.lane.value}, but it came on the {lane.value} lane"
+        )
     check_not_expired(header.expires_at, now)  # (7)
     return Admit(header.sender, lane, header.id)
 
@@ -131,7 +133,7 @@ def _admit_unsealed(
     check_not_expired(document.expires_at, now)  # (7)
     kind = claimed_kind(signed)
     if kind not in UNSEALED_KINDS:  # (8)
-        raise Refused(Reason.WRONG_KIND, f"a {kind.value} may not travel unsealed")
+        raise Refused(Reason.WRONG_KIND, f"{kind.value} documents may not travel unsealed")
     verify_by_sender(signed, kind, document.sender, trust)  # (9)
     check_time(document, now)  # (10)
     check_roster(signed, kind, document, trust, now)

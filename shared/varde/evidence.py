@@ -274,8 +274,9 @@ class _Reader:
 
     def _judge(self, mismatch: _Mismatch) -> None:
         size, place, signed = mismatch.checkpoint.size, mismatch.place, mismatch.signed
-        # An entry out of order before it, or entries cut off at the end, already explain the checkpoint.
-        if size > self.expected or (self.disordered_at is not None and self.disordered_at <= place):
+        # An entry out of order among those it signs, or entries cut off at the end, already explain the checkpoint.
+        disordered = self.disordered_at is not None and self.disordered_at < max(size, place)
+        if disordered or size > self.expected:
             return
         if size != place:
             detail = f"a checkpoint of {size} entries stands after {place} entries"

@@ -122,7 +122,7 @@ def _open_unsealed(raw: bytes, *, me: Nation, trust: Trust, now: int) -> Opened:
 def _kind_travelling(signed: Signed, allowed: frozenset[Kind]) -> Kind:
     kind = claimed_kind(signed)
     if kind not in allowed:
-        raise Refused(Reason.WRONG_KIND, f"a {kind.value} may not travel this way")
+        raise Refused(Reason.WRONG_KIND, f"{kind.value} documents may not travel this way")
     return kind
 
 

@@ -146,7 +146,7 @@ def verify_signatures(
     ed25519, ml_dsa_65 = signatures.ed25519, signatures.ml_dsa_65
     if (ed25519.protected, ml_dsa_65.protected) != _headers(kind, keys, member):  # (1)
         if _claimed_type(ed25519) != _typ(kind):
-            raise Untrusted(Reason.WRONG_KIND, f"this is not signed as a {kind.value}")
+            raise Untrusted(Reason.WRONG_KIND, f"not signed as {kind.value}")
         raise Untrusted(
             Reason.BAD_SIGNATURE,
             "the signature headers do not name the sender's keys and both algorithms",

@@ -83,7 +83,7 @@ def test_an_unsealed_document_is_admitted_on_either_lane(kind: Kind, lane: Lane)
 @pytest.mark.parametrize("kind", [Kind.ALERT, Kind.MESSAGE, Kind.ACKNOWLEDGEMENT])
 def test_what_holds_content_may_not_travel_unsealed(kind: Kind) -> None:
     assert reason(decide(unsealed(kind))) is Reason.WRONG_KIND
-    assert f"a {kind.value} may not travel unsealed" in decide(unsealed(kind)).detail  # type: ignore[union-attr]
+    assert f"{kind.value} documents may not travel unsealed" in decide(unsealed(kind)).detail  # type: ignore[union-attr]
 
 
 def test_the_kinds_that_travel_unsealed_are_those_of_the_protocol() -> None:
@@ -151,7 +151,7 @@ def test_what_is_for_somebody_else_is_refused() -> None:
 
 def test_an_envelope_on_the_other_lane_is_refused() -> None:
     decision = decide(sealed(), lane=Lane.ROUTINE)
-    assert decision == Refuse(Reason.WRONG_LINK, "a urgent envelope on the routine lane")
+    assert decision == Refuse(Reason.WRONG_LINK, "urgent, but it came on the routine lane")
     assert reason(decide(sealed(lane=Lane.ROUTINE))) is Reason.WRONG_LINK
 
 
@@ -266,7 +266,7 @@ def test_a_newcomer_cannot_name_the_roster_before_it() -> None:
 def test_the_checks_stand_alone() -> None:
     check_sender(EE, FI, STATES.trust)
     check_federation(STATES.id, STATES.trust)
-    with pytest.raises(Refused, match="^own_document: our own document came back to us$") as own:
+    with pytest.raises(Refused, match=r"^own_document: our own document came back to us$") as own:
         check_sender(FI, FI, STATES.trust)
     assert own.value.reason is Reason.OWN_DOCUMENT
     with pytest.raises(Untrusted, match="PL is not on the roster"):
@@ -274,7 +274,7 @@ def test_the_checks_stand_alone() -> None:
     with pytest.raises(Refused, match="EE is suspended by this nation"):
         check_sender(EE, FI, replace(STATES.trust, suspended=frozenset({EE})))
     with pytest.raises(
-        Untrusted, match="^wrong_federation: the document is of another federation$"
+        Untrusted, match=r"^wrong_federation: the document is of another federation$"
     ):
         check_federation(FederationId("A" * 43), STATES.trust)
 
@@ -293,7 +293,7 @@ def test_the_named_roster_decides_whose_keys_count() -> None:
     check_roster(signed, Kind.ALERT, document, STATES.trust, NOW)
     for wrong in (replace(document, sender=LV), replace(document, sender=PL)):
         with pytest.raises(
-            Untrusted, match="^bad_signature: signed with other keys than the named roster gives$"
+            Untrusted, match=r"^bad_signature: signed with other keys than the named roster gives$"
         ) as refused:
             check_roster(signed, Kind.ALERT, wrong, STATES.trust, NOW)
         assert refused.value.reason is Reason.BAD_SIGNATURE

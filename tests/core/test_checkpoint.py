@@ -349,3 +349,16 @@ def test_a_witness_key_opens_no_checkpoint_even_over_the_logs_own_signature() ->
     raw = format_note(Note(TEXT, (NoteSignature(ORIGIN, key.key_id, blob),)))
     with pytest.raises(Untrusted, match="witness key"):
         open_checkpoint(raw, key)
+
+
+def test_attack_37_two_witness_keys_of_one_name_and_key_id_count_for_none() -> None:
+    class Colliding(NoteKey):
+        __slots__ = ()
+        key_id = b"same"  # type: ignore[assignment]
+
+    first, second = (
+        Colliding("w", KeyType.ED25519_COSIGNATURE, witness(nation)[1].public)
+        for nation in ("FI", "LV")
+    )
+    with pytest.raises(Untrusted, match="one key id"):
+        witnesses_of(signed(), {FI: [first], LV: [second]}, EE, AT)

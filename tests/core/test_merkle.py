@@ -175,3 +175,12 @@ def test_a_proof_outside_the_tree_cannot_be_asked_for(ask: Callable[[], object])
 def test_a_log_never_outgrows_what_its_numbers_can_say() -> None:
     with pytest.raises(ValueError, match="2\\^53"):
         Frontier(2**53 - 1, (LEAVES[0],) * 53).append(LEAVES[0])
+
+
+def test_attack_36_a_proof_does_not_serve_a_larger_tree_of_the_same_root() -> None:
+    one, two = naive_root(LEAVES[:1]), naive_root(LEAVES[:2])
+    refuse_inclusion(LEAVES[0], 0, 2, [], one)
+    verify_consistency(1, 2, one, two, [LEAVES[1]])
+    for size in (3, 4):
+        refuse_inclusion(LEAVES[0], 0, size, [LEAVES[1]], two)
+        refuse_consistency(1, size, one, two, [LEAVES[1]])

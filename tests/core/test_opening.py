@@ -61,7 +61,9 @@ def test_every_kind_travels_in_one_of_two_ways() -> None:
 @pytest.mark.parametrize("kind", sorted(SEALED_KINDS))
 def test_what_holds_content_does_not_open_unsealed(kind: Kind) -> None:
     opening = STATES.open(STATES.sign(DOCUMENT, kind))
-    assert opening == Rejection(Reason.WRONG_KIND, f"a {kind.value} may not travel this way", None)
+    assert opening == Rejection(
+        Reason.WRONG_KIND, f"{kind.value} documents may not travel this way", None
+    )
 
 
 @pytest.mark.parametrize("kind", sorted(UNSEALED_KINDS))

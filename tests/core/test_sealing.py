@@ -136,7 +136,7 @@ def test_the_content_is_bound_to_its_header() -> None:
 
 def test_a_header_for_another_prekey_is_refused() -> None:
     with pytest.raises(
-        Refused, match="^no_prekey: the header names another prekey than the one sealed for$"
+        Refused, match=r"^no_prekey: the header names another prekey than the one sealed for$"
     ) as refused:
         seal(
             b"text",
@@ -152,7 +152,7 @@ def test_a_header_for_another_prekey_is_refused() -> None:
     ("key_bytes", "iv_bytes"), [(31, 12), (33, 12), (16, 12), (32, 11), (32, 13)]
 )
 def test_a_content_key_has_32_bytes_and_an_iv_12(key_bytes: int, iv_bytes: int) -> None:
-    with pytest.raises(ValueError, match="^a content key has 32 bytes and an IV 12$"):
+    with pytest.raises(ValueError, match=r"^a content key has 32 bytes and an IV 12$"):
         seal(b"text", HEADER, PREKEY.prekey, content_key=bytes(key_bytes), iv=bytes(iv_bytes))
 
 

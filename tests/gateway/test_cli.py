@@ -404,3 +404,14 @@ def test_a_line_for_people_says_when_who_and_what() -> None:
     assert describe("EE", "delivery", {"id": ALERT_ID, "state": "sent", "to": "FI"}).split() == [
         *("EE", "delivery", "sent", "to", "FI", "[2c3d4e5f]")
     ]
+
+
+def test_an_exercise_in_the_live_lines_never_looks_like_the_real_thing() -> None:
+    alert = {
+        "at": "2026-03-01T10:00:00.000Z",
+        "id": "x",
+        "state": "received",
+        "headline": "Fence cut",
+    }
+    assert "EXERCISE" in describe("EE", "alert", {**alert, "status": "Exercise"})
+    assert "ACTUAL" not in describe("EE", "alert", {**alert, "status": "Actual"})

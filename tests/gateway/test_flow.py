@@ -233,6 +233,7 @@ async def test_an_acknowledgement_comes_back_and_moves_the_delivery_forward(
         claim=None,
     )
     assert answer["nation"] == "FI"
+    assert str(answer["at"]).endswith("Z")
     await settle(list(nodes.values()))
     alert = await seen(nodes[EE], alert_id)
     assert alert is not None

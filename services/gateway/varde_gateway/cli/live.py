@@ -56,6 +56,9 @@ def describe(nation: str, kind: str, data: dict[str, Any]) -> str:
     at = str(data.get("at") or "")
     clock = at[11:19] if len(at) >= len("2026-03-01T10:00:00") else " " * 8
     words = [f"{clock} {nation:<4} {kind:<16}"]
+    if data.get("status") not in (None, "Actual"):
+        # A drill or a test is never to be mistaken for the real thing, in any view.
+        words.append(f"*** {str(data['status']).upper()} ***")
     words += [str(data[name]) for name in ("direction", "state", "response") if data.get(name)]
     words += [f"{word} {_joined(data[word])}" for word in ("from", "to", "by") if data.get(word)]
     words += [

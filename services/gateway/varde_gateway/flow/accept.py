@@ -29,6 +29,7 @@ from varde_gateway.flow.send import (
     record_alert,
     record_document,
 )
+from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.tables import (
     acknowledgements_table,
     alerts_table,
@@ -206,9 +207,9 @@ def record_acknowledgement_row(
         "officer": acknowledgement.officer,
         "response": acknowledgement.response.value,
         "note": acknowledgement.note,
-        "at": acknowledgement.at,
+        "at": rfc3339(acknowledgement.at),
     }
-    tx.event("acknowledgement", {**described, "from": alert_sender})
+    tx.event("acknowledgement", {**described, "alert_from": alert_sender})
     return described
 
 
