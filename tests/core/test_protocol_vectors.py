@@ -1,18 +1,24 @@
 """The code holds against `tests/vectors/protocol.json`, read as another implementation would read it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from varde.acknowledgement import parse_acknowledgement
+from varde.bulletin import parse_bulletin
 from varde.document import format_document
-from varde.encoding import decode_base64url, encode_base64url, sha256_base64url
+from varde.encoding import Json, decode_base64url, encode_base64url, sha256_base64url
 from varde.errors import VardeError
 from varde.identifiers import parse_federation_id, parse_nation
 from varde.keys import PrekeyPrivate, SigningKeys
 from varde.opening import Opened, Rejection, open_document
+from varde.prekeys import parse_prekeys
+from varde.receipt import parse_receipt
 from varde.roster import Trust, accept_genesis, accept_next, parse_voted_roster
+from varde.signing import Kind
 
 VECTORS: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "vectors" / "protocol.json").read_text(encoding="utf-8")
@@ -22,6 +28,13 @@ ROSTER = accept_genesis(
     parse_voted_roster(VECTORS["roster"]["genesis"].encode()),
     parse_federation_id(VECTORS["roster"]["fingerprint"]),
 )
+
+PARSE_BODY: dict[Kind, Callable[[Json], object]] = {
+    Kind.ALERT: parse_bulletin,
+    Kind.ACKNOWLEDGEMENT: parse_acknowledgement,
+    Kind.RECEIPT: parse_receipt,
+    Kind.PREKEYS: parse_prekeys,
+}
 
 
 def named(vectors: list[dict[str, Any]]) -> Any:
@@ -68,6 +81,7 @@ def test_a_good_document_opens_to_its_payload(vector: dict[str, Any]) -> None:
     assert opening.raw == vector["signed"].encode()
     assert opening.digest == sha256_base64url(vector["signed"].encode())
     assert format_document(opening.document) == vector["payload"].encode()
+    assert PARSE_BODY[opening.kind](opening.document.body)
 
 
 @named(VECTORS["bad"])

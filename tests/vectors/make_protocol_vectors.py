@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from support.federation import (  # noqa: E402 -- the path comes first, so that this runs as a script
+from support.federation import (
     DAY,
     EE,
     FI,
@@ -32,23 +32,22 @@ from support.federation import (  # noqa: E402 -- the path comes first, so that 
     successor,
     voted,
 )
-
-from varde.document import Document, format_document  # noqa: E402
-from varde.encoding import (  # noqa: E402
+from varde.document import Document, format_document
+from varde.encoding import (
     JsonObject,
     decode_base64url,
     encode_base64url,
     format_json,
 )
-from varde.errors import Reason  # noqa: E402
-from varde.identifiers import FederationId  # noqa: E402
-from varde.receipt import Receipt, Receipted, Stage, format_receipt  # noqa: E402
-from varde.signing import Kind, sign  # noqa: E402
+from varde.errors import Reason
+from varde.identifiers import FederationId
+from varde.receipt import Receipt, Receipted, Stage, format_receipt
+from varde.signing import Kind, sign
 
 ALERT = {
-    "identifier": "EE-2026-05-29-0001",
+    "identifier": "EE-2026-05-28-0001",
     "sender": "sitcen@riik.example",
-    "sent": "2026-05-29T01:46:40+03:00",
+    "sent": "2026-05-28T23:26:40+03:00",
     "status": "Exercise",
     "msgType": "Alert",
     "scope": "Restricted",
