@@ -1,6 +1,7 @@
 """Every test that asks for ``database_url`` or ``office`` runs over SQLite and over PostgreSQL."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,18 @@ def postgres() -> Iterator[PostgresCluster]:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Makes the URL of one more empty database."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'node.db'}"
+        numbers = count(1)
+        return lambda: f"sqlite:///{tmp_path / f'node{next(numbers)}.db'}"
     cluster: PostgresCluster = request.getfixturevalue("postgres")
-    return cluster.new_database()
+    return cluster.new_database
+
+
+@pytest.fixture
+def database_url(new_database: Callable[[], str]) -> str:
+    return new_database()
 
 
 @pytest_asyncio.fixture

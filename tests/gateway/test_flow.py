@@ -1,8 +1,7 @@
 """The life of an alert through the real flow of three nodes, stepped by hand, and every way in which it may stumble."""
 
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -36,9 +35,14 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture
+def urls(new_database: Callable[[], str]) -> dict[Nation, str]:
+    return {nation: new_database() for nation in federation().parties}
+
+
 @pytest_asyncio.fixture
-async def nodes(tmp_path: Path, clock: Clock) -> AsyncIterator[dict[Nation, Node]]:
-    async with running_nodes(tmp_path, federation(), clock) as running:
+async def nodes(urls: dict[Nation, str], clock: Clock) -> AsyncIterator[dict[Nation, Node]]:
+    async with running_nodes(urls, federation(), clock) as running:
         yield running
 
 
@@ -114,18 +118,16 @@ async def test_what_is_carried_twice_has_one_visible_effect_and_is_receipted_aga
 
 
 async def test_attack_13_a_replay_after_restart_is_still_known(
-    tmp_path: Path, clock: Clock
+    urls: dict[Nation, str], clock: Clock
 ) -> None:
     parties = federation().parties
-    async with running_nodes(tmp_path, federation(), clock) as nodes:
+    async with running_nodes(urls, federation(), clock) as nodes:
         await send(nodes[EE], FI)
         await nodes[EE].work()
         await carry(nodes[EE], nodes[FI])
         message = nodes[FI].broker.inbox[0]
         await nodes[FI].take_in()
-    async with running_node(
-        f"sqlite:///{tmp_path / 'FI'}.db", parties[FI], federation(), clock
-    ) as again:
+    async with running_node(urls[FI], parties[FI], federation(), clock) as again:
         again.broker.inbox.append(message)
         await again.take_in()
         assert await count_alerts(again) == 1

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import func, insert, select
 
+from support.databases import PostgresCluster
 from support.nodes import Clock
 from varde.auditlog import AuditKind
 from varde.merkle import root_at
@@ -23,8 +24,8 @@ pytestmark = pytest.mark.asyncio
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
-    opened = open_database(f"sqlite:///{tmp_path / 'varde.db'}")
+def database(database_url: str) -> Database:
+    opened = open_database(database_url)
     migrate(opened)
     return opened
 
@@ -162,16 +163,43 @@ async def test_what_a_stranger_wrote_into_an_entry_cannot_stop_its_recording(
     assert await ledger.read(log_size) == 1
 
 
-async def test_a_commit_that_returned_is_on_the_disk(ledger: Ledger, tmp_path: Path) -> None:
-    await ledger.write(lambda tx: note(tx, "durable"))
-    other = sqlite3.connect(tmp_path / "varde.db")
-    assert other.execute("SELECT count(*) FROM node_fact").fetchone() == (1,)
-    assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    other.close()
-    synchronous = await ledger.write(
-        lambda tx: tx.connection.exec_driver_sql("PRAGMA synchronous").scalar()
-    )
-    assert synchronous == 2
+async def test_a_commit_of_sqlite_that_returned_is_on_the_disk(tmp_path: Path) -> None:
+    opened = open_database(f"sqlite:///{tmp_path / 'varde.db'}")
+    migrate(opened)
+    async with Ledger(opened.writer, opened.reader, now=Clock(), random=secrets.token_bytes) as own:
+        await own.write(lambda tx: note(tx, "durable"))
+        other = sqlite3.connect(tmp_path / "varde.db")
+        assert other.execute("SELECT count(*) FROM node_fact").fetchone() == (1,)
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        other.close()
+        synchronous = await own.write(
+            lambda tx: tx.connection.exec_driver_sql("PRAGMA synchronous").scalar()
+        )
+        assert synchronous == 2
+    opened.close()
+
+
+async def test_two_replicas_over_one_postgresql_make_one_gapless_log(
+    postgres: PostgresCluster,
+) -> None:
+    url = postgres.new_database()
+    first, second = open_database(url), open_database(url)
+    migrate(first)
+    options = {"now": Clock(), "random": secrets.token_bytes}
+    async with (
+        Ledger(first.writer, first.reader, **options) as one,
+        Ledger(second.writer, second.reader, **options) as two,
+    ):
+        await asyncio.gather(
+            *(one.write(lambda tx, n=n: note(tx, f"a{n}")) for n in range(100)),
+            *(two.write(lambda tx, n=n: note(tx, f"b{n}")) for n in range(100)),
+        )
+        assert await one.read(log_size) == 200
+        await two.write(lambda tx: note(tx, "last"))
+        root = await one.read(lambda c: root_at(log_size(c), node_reader(c)))
+        assert root == two._frontier.root()
+    first.close()
+    second.close()
 
 
 async def test_migrating_twice_changes_nothing(database: Database) -> None:

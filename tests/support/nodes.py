@@ -6,10 +6,9 @@
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -205,13 +204,13 @@ async def running_node(
 
 @asynccontextmanager
 async def running_nodes(
-    directory: Path, federation: Federation, clock: Clock
+    urls: Mapping[Nation, str], federation: Federation, clock: Clock
 ) -> AsyncIterator[dict[Nation, Node]]:
-    """Every nation of a federation over SQLite files, prekeys exchanged."""
+    """Every nation of a federation over its database, prekeys exchanged."""
     async with AsyncExitStack() as stack:
         nodes = {
             nation: await stack.enter_async_context(
-                running_node(f"sqlite:///{directory / nation}.db", party, federation, clock)
+                running_node(urls[nation], party, federation, clock)
             )
             for nation, party in federation.parties.items()
         }
