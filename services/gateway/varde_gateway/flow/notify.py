@@ -43,11 +43,11 @@ class EventFeed:
             lambda connection: connection.scalar(select(func.max(events_table.c.id))) or 0
         )
 
-    async def follow(self, after: int | None) -> AsyncGenerator[Event | None]:
-        """Every event after ``after`` in order, for ever; from now on where it is None.
+    async def follow(self, after: int | None) -> AsyncGenerator[list[Event]]:
+        """Every event after ``after`` in order, for ever, as they come; from now on where it is None.
 
-        Yields None where there is nothing more for now: when it has caught up, and then once a second, so that the
-        stream can show that it lives.
+        Yields an empty list where there is nothing more for now: when it has caught up, and then once a second, so that
+        the stream can show that it lives.
         """
         caught_up = False
         last = await self.newest_id() if after is None else after
@@ -59,24 +59,20 @@ class EventFeed:
                 events = self._remembered_after(last)
                 if events is None:
                     events = await self._ledger.read(_page_after(last))
-                for event in events:
-                    last = event.id
-                    yield event
-                if events:
-                    continue
-                if not caught_up:
-                    caught_up = True
-                    yield None
+                if events or not caught_up:
+                    caught_up = caught_up or not events
+                    last = events[-1].id if events else last
+                    yield events
                     continue
                 try:
                     async with asyncio.timeout(_POLL_SECONDS):
                         await waiter.wait()
                 except TimeoutError:
-                    yield None
-                    if self._ledger.shared:
-                        for event in await self._ledger.read(_page_after(last)):
-                            last = event.id
-                            yield event
+                    missed = (
+                        await self._ledger.read(_page_after(last)) if self._ledger.shared else []
+                    )
+                    last = missed[-1].id if missed else last
+                    yield missed
         finally:
             self._waiters.discard(waiter)
 

@@ -80,15 +80,15 @@ async def _stream(
 ) -> AsyncIterator[bytes]:
     # The first bytes at once, so that a client knows that it is connected before anything happens.
     yield b": varde\n\n"
-    async with aclosing(parts.feed.follow(after)) as events:
-        async for event in events:
-            if parts.closing.is_set() or (event is None and not wait):
+    async with aclosing(parts.feed.follow(after)) as batches:
+        async for events in batches:
+            if parts.closing.is_set() or not (events or wait):
                 return
             try:
                 await parts.tokens.identify(authorization)
             except Unauthenticated:
                 return
-            yield b":\n\n" if event is None else format_event(event)
+            yield b"".join(format_event(event) for event in events) or b":\n\n"
 
 
 def format_event(event: Event) -> bytes:
