@@ -69,6 +69,7 @@ def test_the_longest_note_and_name_are_accepted() -> None:
     [
         {"document": "1"},
         {"digest": "A"},
+        {"digest": "AAAA"},
         {"digest": None},
         {"officer": ""},
         {"officer": 5},

@@ -98,7 +98,7 @@ def first_payload(members: Iterable[Member], **changes: object) -> bytes:
         "expires_at": NOW + DAY,
         "members": members,
     }
-    return format_roster_payload(**(values | changes))  # type: ignore[arg-type]
+    return format_roster_payload(**(values | changes))
 
 
 def test_the_threshold_admits_and_removes(four: Federation) -> None:
@@ -344,7 +344,7 @@ def test_attack_29_a_vote_without_its_post_quantum_half_does_not_count(four: Fed
     votes: list[Json] = []
     for each in parties(EE, FI, LV):
         vote = sign_vote(payload, each.nation, each.voting)
-        votes.append(vote | {"signatures": vote["signatures"][:1]})  # type: ignore[index, operator]
+        votes.append(vote | {"signatures": vote["signatures"][:1]})
     assert verdict(four.roster, format_voted_roster(payload, votes)) is Reason.TOO_FEW_VOTES
 
 

@@ -161,7 +161,7 @@ def test_what_no_reader_would_take_is_not_written(text: str) -> None:
 
 def test_a_number_that_is_not_a_number_is_not_written() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        format_json({"a": math.nan})  # type: ignore[dict-item]
+        format_json({"a": math.nan})
 
 
 @given(st.binary(max_size=80))
@@ -187,10 +187,16 @@ def test_each_value_has_one_base64_form(text: str) -> None:
         "AAAAA",
         "AA==",
         "AA=",
+        "AAAA====",
         "AB",
         "AAB",
         "A+A",
         "A/A",
+        "AAAA++++",
+        "AAAA////",
+        "AAAA    ",
+        "AAAA****",
+        "AA\n\n\n\nAA",
         "AA A",
         "AA\n",
         "é",
@@ -259,6 +265,9 @@ def test_only_an_integer_from_zero_to_its_most_is_one(value: Json) -> None:
 
 def test_strings_and_lists_have_a_greatest_length() -> None:
     assert require_string("abc", "s", most=3) == "abc"
+    assert require_string("a" * 256, "s")
+    with pytest.raises(Malformed, match="at most 256"):
+        require_string("a" * 257, "s")
     assert require_list([1, 2], "l", most=2) == [1, 2]
     for value in ("abcd", 3, None):
         with pytest.raises(Malformed, match="s is not a string of at most 3"):

@@ -109,7 +109,7 @@ def test_keys_are_equal_by_their_bytes() -> None:
     assert hash(first) == hash(second)
     assert first != party(FI).signing.public
     with pytest.raises(FrozenInstanceError):
-        first.ed25519 = b""  # type: ignore[misc]
+        first.ed25519 = b""
 
 
 @pytest.mark.parametrize("lengths", [(31, 32), (32, 31), (33, 32), (32, 33)])

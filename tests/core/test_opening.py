@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.federation import EE, FI, LV, NOW, PL, federation, outcome, party
+from support.federation import EE, FI, LV, NOW, PL, federation, outcome, party, successor, voted
 from varde.admission import UNSEALED_KINDS
 from varde.document import format_document
 from varde.encoding import sha256_base64url
@@ -15,6 +15,7 @@ from varde.errors import Reason
 from varde.identifiers import FederationId, Lane
 from varde.keys import PrekeyPrivate
 from varde.opening import SEALED_KINDS, Opened, Rejection, open_document
+from varde.roster import GRACE_SECONDS, Trust, accept_next, parse_voted_roster
 from varde.signing import Kind, sign
 
 STATES = federation()
@@ -83,6 +84,33 @@ def test_a_document_opens_with_any_of_our_prekeys() -> None:
     assert outcome(opened_with(raw, {})) is Reason.NO_PREKEY
     wrong = {STATES.parties[FI].prekey.prekey.kid: party(LV).prekey}
     assert outcome(opened_with(raw, wrong)) is Reason.BAD_WRAP
+
+
+@pytest.mark.parametrize("tail", [b"\n", b"\t", b"\r\n", b" \n", b"\x00"])
+def test_nothing_but_spaces_pads_a_document(tail: bytes) -> None:
+    signed = STATES.sign(DOCUMENT)
+    assert outcome(STATES.open(STATES.seal(signed + b"   ", DOCUMENT))) == "opened"
+    assert outcome(STATES.open(STATES.seal(signed + tail, DOCUMENT))) is Reason.MALFORMED
+
+
+def test_our_own_unsealed_document_is_rejected() -> None:
+    raw = STATES.sign(STATES.document(sender=FI), Kind.RECEIPT)
+    assert outcome(STATES.open(raw)) is Reason.OWN_DOCUMENT
+
+
+@pytest.mark.parametrize("kind", [Kind.ALERT, Kind.RECEIPT])
+def test_a_document_under_an_earlier_roster_opens_for_seven_days(kind: Kind) -> None:
+    payload = successor(STATES.roster, STATES.members())
+    second = accept_next(
+        STATES.roster, parse_voted_roster(voted(payload, STATES.parties.values())), NOW
+    )
+    last = second.issued_at + GRACE_SECONDS
+    document = STATES.document(issued_at=last, expires_at=last + 60)
+    signed = STATES.sign(document, kind)
+    raw = STATES.seal(signed, document) if kind is Kind.ALERT else signed
+    trust = Trust(second, {1: STATES.roster})
+    assert outcome(STATES.open(raw, trust=trust, now=last)) == "opened"
+    assert outcome(STATES.open(raw, trust=trust, now=last + 1)) is Reason.OLD_ROSTER
 
 
 def test_an_oversize_document_is_rejected_before_it_is_read() -> None:
@@ -163,8 +191,8 @@ def test_an_unsealed_document_is_judged_in_order() -> None:
         keys = wrong.get("keys", party(EE))
         raw = sign(
             format_document(STATES.document(**fields)),
-            wrong.get("kind", Kind.RECEIPT),  # type: ignore[arg-type]
-            keys.signing,  # type: ignore[attr-defined]
+            wrong.get("kind", Kind.RECEIPT),
+            keys.signing,
         )
         reasons.append(outcome(STATES.open(raw)))
     assert reasons == [

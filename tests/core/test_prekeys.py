@@ -31,7 +31,7 @@ def body_with(**changes: object) -> JsonObject:
     keys = BODY["keys"]
     assert isinstance(keys, list)
     assert isinstance(keys[0], dict)
-    return {"seq": 7, "keys": [keys[0] | changes, *keys[1:]]}  # type: ignore[operator]
+    return {"seq": 7, "keys": [keys[0] | changes, *keys[1:]]}
 
 
 def reason(body: JsonObject) -> Reason:
@@ -86,7 +86,7 @@ def test_the_form_is_that_of_the_protocol() -> None:
 
 
 def test_one_to_eight_keys_are_allowed() -> None:
-    first = BODY["keys"][0]  # type: ignore[index, call-overload]
+    first = BODY["keys"][0]
     assert len(parse_prekeys({"seq": 1, "keys": [first] * 8}).keys) == 8
     assert reason({"seq": 1, "keys": []}) is Reason.MALFORMED
     assert reason({"seq": 1, "keys": [first] * 9}) is Reason.MALFORMED
@@ -124,7 +124,17 @@ def test_attack_19_expired_prekeys_are_not_chosen() -> None:
 
 @pytest.mark.parametrize(
     ("not_before", "expires_at"),
-    [(5, 5), (5, 4), (0, 2 * DAY + 1), (-1, 5), (0, MAX_SECONDS + 1), (True, 5), ("0", 5)],
+    [
+        (5, 5),
+        (5, 4),
+        (0, 2 * DAY + 1),
+        (-1, 5),
+        (0, MAX_SECONDS + 1),
+        (MAX_SECONDS, MAX_SECONDS + 1),
+        (MAX_SECONDS + 1, MAX_SECONDS + 2),
+        (True, 5),
+        ("0", 5),
+    ],
 )
 def test_a_prekey_lives_up_to_two_days(not_before: object, expires_at: object) -> None:
     assert reason(body_with(nbf=not_before, exp=expires_at)) is Reason.MALFORMED

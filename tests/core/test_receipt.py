@@ -69,6 +69,7 @@ def test_a_receipt_covers_1_to_512_documents() -> None:
         {"stage": "delivered", "documents": [ENTRY], "x": 1},
         {"stage": "delivered", "documents": [ENTRY | {"id": "1"}]},
         {"stage": "delivered", "documents": [ENTRY | {"digest": "A"}]},
+        {"stage": "delivered", "documents": [ENTRY | {"digest": "AAAA"}]},
         {"stage": "delivered", "documents": [ENTRY | {"at": -1}]},
         {"stage": "delivered", "documents": [ENTRY | {"at": MAX_MILLISECONDS + 1}]},
         {"stage": "delivered", "documents": [ENTRY | {"x": 1}]},

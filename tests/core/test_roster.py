@@ -76,7 +76,7 @@ def not_named(trust: Trust, reference: RosterReference, now: int = NOW) -> Reaso
     st.sets(st.sampled_from([EE, FI, LV, NO, PL]), min_size=2),
 )
 def test_a_roster_parses_to_itself(version: int, start: int, life: int, nations: set[str]) -> None:
-    members = [party(each).member for each in nations]  # type: ignore[arg-type]
+    members = [party(each).member for each in nations]
     payload = format_roster_payload(
         federation=FIRST.federation,
         version=version,
@@ -109,7 +109,9 @@ def test_the_form_is_that_of_the_protocol() -> None:
     assert value["fed"] == value["prev"] == FIRST.hash
     assert [each["nation"] for each in value["members"]] == ["EE", "FI", "LV"]
     assert FIRST.federation == FIRST.hash
-    assert FIRST.previous is None
+    genesis = parse_roster_payload(parse_voted_roster(STATES.founding).payload)
+    assert genesis == FIRST
+    assert genesis.previous is None
     assert SECOND.reference == RosterReference(2, sha256_base64url(SECOND_PAYLOAD))
 
 
@@ -132,6 +134,7 @@ def test_members_are_written_in_order() -> None:
         ({"version": "2"}, Reason.MALFORMED),
         ({"fed": "A"}, Reason.MALFORMED),
         ({"prev": "A"}, Reason.MALFORMED),
+        ({"prev": "AAAA"}, Reason.MALFORMED),
         ({"iat": -1}, Reason.MALFORMED),
         ({"exp": MAX_SECONDS + 1}, Reason.MALFORMED),
         ({"iat": MAX_SECONDS + 1}, Reason.MALFORMED),
@@ -239,6 +242,15 @@ def test_the_signing_keys_of_a_nation_are_the_newest_first_and_each_once() -> No
     trust = Trust(fourth, {1: FIRST, 2: SECOND, 3: THIRD})
     assert trust.signing_keys(EE) == (party(EE, 2).signing.public, party(EE).signing.public)
     assert trust.signing_keys(FI) == (party(FI).signing.public,)
+    again = replace(changed, signing_keys=party(EE, 3).signing.public)
+    payload = successor(fourth, [again, party(FI).member, party(LV).member])
+    fifth = accept_next(
+        fourth, parse_voted_roster(voted(payload, STATES.parties.values())), NOW + 4 * DAY
+    )
+    trust = Trust(fifth, {1: FIRST, 3: THIRD, 4: fourth})
+    assert trust.signing_keys(EE) == tuple(
+        party(EE, generation).signing.public for generation in (3, 2, 1)
+    )
     assert trust.signing_keys(PL) == ()
 
 

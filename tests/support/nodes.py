@@ -20,7 +20,7 @@ from varde.identifiers import Lane, Nation
 from varde.note import parse_vkey
 from varde_gateway.flow.desk import Desk, Policy
 from varde_gateway.flow.inbox import take_in
-from varde_gateway.flow.outbox import deliver, sweep
+from varde_gateway.flow.outbox import publish, record, sweep
 from varde_gateway.flow.outgoing import Outgoing
 from varde_gateway.flow.ports import BrokerError, BrokerUnavailable, Carried
 from varde_gateway.flow.prekeys import load_prekeys, renew_prekeys
@@ -107,7 +107,7 @@ class Node:
         """Give the broker everything that is due."""
         await sweep(self.desk, self.broker)
         while jobs := await self.desk.outgoing.take(64, 0):
-            await deliver(self.desk, self.broker, jobs)
+            await record(self.desk, await publish(self.desk, self.broker, jobs))
 
     async def take_in(self) -> list[str]:
         """Open everything that the relay brought; what became of each: acknowledged or retried."""

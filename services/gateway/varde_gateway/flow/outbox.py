@@ -15,7 +15,7 @@ from sqlalchemy import Boolean, Connection, and_, bindparam, case, func, or_, se
 from varde.auditlog import AuditKind
 from varde.envelope import IV_BYTES, EnvelopeHeader
 from varde.identifiers import DocumentId, Lane, Nation
-from varde.prekeys import choose_prekey
+from varde.prekeys import ChosenPrekey, choose_prekey
 from varde.sealing import CONTENT_KEY_BYTES, seal
 from varde.signing import Kind
 from varde.subjects import message_id, outbox_subject
@@ -28,6 +28,7 @@ from varde_gateway.store.transaction import Transaction
 
 BATCH: Final = 64
 SWEEP_SECONDS: Final = 1.0
+RECORD_AFTER_SECONDS: Final = 0.04
 MAX_BACKOFF_SECONDS: Final = 300
 UNRECEIPTED_KINDS: Final = frozenset({Kind.RECEIPT, Kind.HEARTBEAT, Kind.CHECKPOINT})
 """A receipt for a receipt would never end; a lost one is asked for by the document coming again."""
@@ -60,6 +61,16 @@ _MARK_WAITING: Final = (
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one attempt: given to our broker at ``at`` (Unix milliseconds), or why not."""
+
+    job: Job
+    stale: bool
+    failure: str | None
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Sealed:
     job: Job
     raw: bytes
@@ -71,8 +82,9 @@ async def run_outbox(desk: Desk, broker: Broker) -> None:
     await _reopen_queued(desk)
     loop = asyncio.get_running_loop()
     sweep_due = loop.time()
+    outcomes: asyncio.Queue[list[Outcome]] = asyncio.Queue()
 
-    async def one_round() -> None:
+    async def publish_round() -> None:
         nonlocal sweep_due
         await broker.wait_connected()
         if desk.outgoing.asked_to_look() or loop.time() >= sweep_due:
@@ -80,15 +92,26 @@ async def run_outbox(desk: Desk, broker: Broker) -> None:
             sweep_due = loop.time() + SWEEP_SECONDS
         jobs = await desk.outgoing.take(BATCH, SWEEP_SECONDS)
         if jobs:
-            await deliver(desk, broker, jobs)
+            outcomes.put_nowait(await publish(desk, broker, jobs))
 
-    await repeat("outbox", one_round, pause_seconds=0)
+    async def record_round() -> None:
+        collected = await outcomes.get()
+        # A commit now would stand before the recipients' receipts and the next alert at the disk; until it is made, a
+        # crash only means that the delivery is published once more.
+        await asyncio.sleep(RECORD_AFTER_SECONDS)
+        while not outcomes.empty():
+            collected += outcomes.get_nowait()
+        await record(desk, collected)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(repeat("outbox", publish_round, pause_seconds=0))
+        group.create_task(repeat("outbox-record", record_round, pause_seconds=0))
 
 
-async def deliver(desk: Desk, broker: Broker, jobs: Sequence[Job]) -> None:
-    """Seal and publish one batch, and record what came of each."""
+async def publish(desk: Desk, broker: Broker, jobs: Sequence[Job]) -> list[Outcome]:
+    """Seal one batch and give it to the broker; what came of each, to be recorded."""
+    sealed, waiting = await asyncio.to_thread(_seal_all, desk, jobs)
     try:
-        sealed, waiting = await asyncio.to_thread(_seal_all, desk, jobs)
         answers = await broker.publish_many(
             [
                 (
@@ -99,17 +122,24 @@ async def deliver(desk: Desk, broker: Broker, jobs: Sequence[Job]) -> None:
                 for each in sealed
             ]
         )
-        outcomes: list[tuple[Job, bool, str | None]] = [
-            (each.job, each.stale, None if answer is None else answer.detail)
-            for each, answer in zip(sealed, answers, strict=True)
-        ]
-        outcomes += [(job, False, NO_LIVE_PREKEY) for job in waiting]
-        await desk.ledger.write(lambda tx: _record_outcomes(tx, desk, outcomes))
     except BrokerError as error:
-        outcomes = [(job, False, error.detail) for job in jobs]
+        answers = [error for _ in sealed]
+    now = desk.now_ms()
+    return [
+        *(
+            Outcome(each.job, each.stale, None if answer is None else answer.detail, now)
+            for each, answer in zip(sealed, answers, strict=True)
+        ),
+        *(Outcome(job, False, NO_LIVE_PREKEY, now) for job in waiting),
+    ]
+
+
+async def record(desk: Desk, outcomes: Sequence[Outcome]) -> None:
+    """Record what came of deliveries; from then on the sweep may find them again."""
+    try:
         await desk.ledger.write(lambda tx: _record_outcomes(tx, desk, outcomes))
     finally:
-        desk.outgoing.finish(jobs)
+        desk.outgoing.finish(outcome.job for outcome in outcomes)
 
 
 async def sweep(desk: Desk, broker: Broker) -> None:
@@ -148,11 +178,7 @@ def _seal_all(desk: Desk, jobs: Sequence[Job]) -> tuple[list[_Sealed], list[Job]
         if not job.sealed:
             sealed.append(_Sealed(job, job.raw, stale=False))
             continue
-        chosen = choose_prekey(
-            desk.peer_prekeys.get(job.recipient, ()),
-            desk.now(),
-            stale_allowed=job.kind is Kind.ALERT,
-        )
+        chosen = _prekey_for(desk, job)
         if chosen is None:
             waiting.append(job)
             continue
@@ -177,31 +203,61 @@ def _seal_all(desk: Desk, jobs: Sequence[Job]) -> tuple[list[_Sealed], list[Job]
     return sealed, waiting
 
 
-def _record_outcomes(
-    tx: Transaction, desk: Desk, outcomes: Sequence[tuple[Job, bool, str | None]]
-) -> None:
+def _prekey_for(desk: Desk, job: Job) -> ChosenPrekey | None:
+    return choose_prekey(
+        desk.peer_prekeys.get(job.recipient, ()), desk.now(), stale_allowed=job.kind is Kind.ALERT
+    )
+
+
+def _record_outcomes(tx: Transaction, desk: Desk, outcomes: Sequence[Outcome]) -> None:
     sent: list[dict[str, object]] = []
     kept: list[dict[str, object]] = []
-    for job, stale, failure in outcomes:
+    for outcome in outcomes:
+        job = outcome.job
         row: dict[str, object] = {"key_document": job.document, "key_recipient": job.recipient}
-        row["following"] = tx.now + _backoff_seconds(desk, job.attempt) * 1000
-        if failure is None:
+        if outcome.failure is None:
             row |= {
+                "following": tx.now + _backoff_seconds(desk, job.attempt) * 1000,
                 "still_open": job.kind not in UNRECEIPTED_KINDS,
-                "stale": stale,
-                "moment": tx.now,
+                "stale": outcome.stale,
+                "moment": outcome.at,
             }
             sent.append(row)
         else:
-            row |= {"failure": failure, "following": tx.now + desk.policy.retry_seconds * 1000}
+            row |= {
+                "failure": outcome.failure,
+                "following": tx.now + desk.policy.retry_seconds * 1000,
+            }
+            if outcome.failure == NO_LIVE_PREKEY and _prekey_for(desk, job) is not None:
+                # It arrived between the attempt and this record.
+                row["following"] = tx.now
+                tx.after_commit(desk.outgoing.wake)
             kept.append(row)
     if sent:
+        _announce_sent(tx, outcomes)
         tx.connection.execute(_MARK_SENT, sent)
-        for job, _, failure in outcomes:
-            if failure is None and job.kind is Kind.ALERT and job.attempt == 1:
-                tx.event("delivery", {"id": job.document, "to": job.recipient, "state": "sent"})
     if kept:
         tx.connection.execute(_MARK_WAITING, kept)
+
+
+def _announce_sent(tx: Transaction, outcomes: Sequence[Outcome]) -> None:
+    # Only for what is still queued: where the receipt has overtaken this record, more is known already.
+    alerts = {
+        outcome.job.key
+        for outcome in outcomes
+        if outcome.failure is None and outcome.job.kind is Kind.ALERT
+    }
+    if not alerts:
+        return
+    queued = tx.connection.execute(
+        select(deliveries_table.c.document_id, deliveries_table.c.recipient).where(
+            deliveries_table.c.document_id.in_({document for document, _ in alerts}),
+            deliveries_table.c.state == "queued",
+        )
+    )
+    for document, recipient in queued:
+        if (document, recipient) in alerts:
+            tx.event("delivery", {"id": document, "to": recipient, "state": "sent"})
 
 
 def _due(connection: Connection, own: Nation, now: int) -> Sequence[AnyRow]:
