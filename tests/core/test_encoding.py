@@ -229,6 +229,8 @@ def test_a_fixed_length_is_required() -> None:
 
 
 @given(st.integers(0, MAX_INTEGER))
+@example(0)
+@example(MAX_INTEGER)
 def test_a_decimal_number_is_read_back(number: int) -> None:
     assert parse_decimal(str(number)) == number
 
