@@ -1,9 +1,8 @@
 """Alerts over HTTP: sent, listed, read, answered, updated, cancelled; as JSON and as CAP XML."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,10 +36,11 @@ class Pair:
 
 
 @pytest_asyncio.fixture
-async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
+async def pair(new_database: Callable[[], str]) -> AsyncIterator[Pair]:
     clock = Clock()
+    urls = {nation: new_database() for nation in federation().parties}
     async with AsyncExitStack() as stack:
-        nodes = await stack.enter_async_context(running_nodes(tmp_path, federation(), clock))
+        nodes = await stack.enter_async_context(running_nodes(urls, federation(), clock))
         yield Pair(
             await stack.enter_async_context(open_office(nodes[EE], clock)),
             await stack.enter_async_context(open_office(nodes[FI], clock)),

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, assert_never
 
-from sqlalchemy import and_, bindparam, case, insert, select, update
+from sqlalchemy import and_, bindparam, case, func, insert, select, update
 
 from varde.acknowledgement import Acknowledgement, parse_acknowledgement
 from varde.auditlog import AuditKind
@@ -259,6 +259,8 @@ def _advance(
         for name, column in reached.items()
         if name in ("delivered", state)
     }
+    # The record of the sending may come after the receipt; it then puts the exact moment here.
+    values["sent_at"] = func.coalesce(deliveries_table.c.sent_at, tx.now)
     values["state"] = case(
         (deliveries_table.c.state.in_((*earlier, "failed")), state), else_=deliveries_table.c.state
     )

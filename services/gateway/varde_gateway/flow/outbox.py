@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Boolean, Connection, and_, bindparam, case, func, or_, select, update
+from sqlalchemy import Boolean, Connection, and_, bindparam, case, or_, select, update
 
 from varde.auditlog import AuditKind
 from varde.envelope import IV_BYTES, EnvelopeHeader
@@ -46,7 +46,16 @@ _MARK_SENT: Final = (
     .values(
         state=case((deliveries_table.c.state == "queued", "sent"), else_=deliveries_table.c.state),
         open=and_(deliveries_table.c.open, bindparam("still_open", type_=Boolean)),
-        sent_at=func.coalesce(deliveries_table.c.sent_at, bindparam("moment")),
+        sent_at=case(
+            (
+                or_(
+                    deliveries_table.c.sent_at.is_(None),
+                    deliveries_table.c.sent_at > bindparam("moment"),
+                ),
+                bindparam("moment"),
+            ),
+            else_=deliveries_table.c.sent_at,
+        ),
         attempts=deliveries_table.c.attempts + 1,
         next_attempt_at=bindparam("following"),
         stale_prekey=bindparam("stale"),
