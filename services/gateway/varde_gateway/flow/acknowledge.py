@@ -7,6 +7,7 @@ from sqlalchemy import Connection, and_, select
 
 from varde.acknowledgement import Acknowledgement, Response, format_acknowledgement
 from varde.auditlog import AuditKind
+from varde.document import MAX_LIFE_SECONDS
 from varde.encoding import JsonObject
 from varde.identifiers import Lane, Nation, parse_document_id
 from varde.signing import Kind
@@ -18,8 +19,6 @@ from varde_gateway.flow.idempotency import Claim, once
 from varde_gateway.flow.send import queue_deliveries, record_document
 from varde_gateway.store.tables import AnyRow, alerts_table, documents_table
 from varde_gateway.store.transaction import Transaction
-
-ACKNOWLEDGEMENT_LIFE_SECONDS = 7 * 24 * 3600
 
 
 async def acknowledge(
@@ -59,7 +58,7 @@ async def acknowledge(
         recipients,
         format_acknowledgement(answered),
         lane=Lane.URGENT,
-        life_seconds=ACKNOWLEDGEMENT_LIFE_SECONDS,
+        life_seconds=MAX_LIFE_SECONDS,
     )
 
     def record(tx: Transaction) -> JsonObject:

@@ -3,6 +3,7 @@
 from sqlalchemy import and_, select, update
 
 from varde.auditlog import AuditKind
+from varde.document import MAX_LIFE_SECONDS
 from varde.identifiers import Lane, Nation, parse_document_id
 from varde.receipt import Receipt, Receipted, Stage, format_receipt
 from varde.signing import Kind
@@ -11,8 +12,6 @@ from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.send import queue_deliveries, record_document
 from varde_gateway.store.tables import alerts_table, documents_table
 from varde_gateway.store.transaction import Transaction
-
-RECEIPT_LIFE_SECONDS = 7 * 24 * 3600
 
 
 async def note_displayed(desk: Desk, sender: Nation, alert_id: str, officer: str) -> None:
@@ -45,7 +44,7 @@ async def note_displayed(desk: Desk, sender: Nation, alert_id: str, officer: str
         [sender],
         format_receipt(Receipt(Stage.DISPLAYED, (shown,))),
         lane=Lane.URGENT,
-        life_seconds=RECEIPT_LIFE_SECONDS,
+        life_seconds=MAX_LIFE_SECONDS,
     )
 
     def record(tx: Transaction) -> None:

@@ -15,6 +15,7 @@ from varde.bulletin import Tlp, parse_tlp
 from varde.encoding import MAX_INTEGER
 from varde.errors import Malformed, Reason
 from varde.identifiers import DocumentId, Nation, parse_nation
+from varde.segment import format_cap_time
 from varde_gateway.cap import alert_from_api, parse_cap_xml
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import InvalidAt, TooLarge, Unreadable
@@ -139,8 +140,7 @@ def _alert_from_json(desk: Desk, value: object, document: DocumentId, tlp: Tlp) 
             value,
             identifier=document,
             sender=f"varde.{desk.nation.lower()}",
-            # CAP 1.2 section 3.3.2: UTC is written -00:00.
-            sent=f"{datetime.fromtimestamp(desk.now(), UTC):%Y-%m-%dT%H:%M:%S}-00:00",
+            sent=format_cap_time(datetime.fromtimestamp(desk.now(), UTC)),
             restriction=f"TLP:{tlp.value}",
         )
     except Malformed as error:

@@ -11,6 +11,7 @@ from typing import Final
 
 import structlog
 
+from varde.document import MAX_LIFE_SECONDS
 from varde.errors import Malformed, Reason, Untrusted
 from varde.identifiers import Lane, Nation
 from varde.opening import Opened, Rejection, open_document
@@ -33,7 +34,6 @@ from varde_gateway.store.transaction import Transaction
 
 BATCH: Final = 64
 WAIT_SECONDS: Final = 5.0
-RECEIPT_LIFE_SECONDS: Final = 7 * 24 * 3600
 RETRY_SECONDS: Final = 5.0
 BROKER_PAUSE_SECONDS: Final = 1.0
 PASSING_REASONS: Final = frozenset({Reason.NEWER_ROSTER, Reason.FROM_THE_FUTURE})
@@ -120,7 +120,7 @@ def _judge(desk: Desk, batch: Sequence[Carried]) -> tuple[list[_Judged], list[Co
                 )
             ),
             lane=lane,
-            life_seconds=RECEIPT_LIFE_SECONDS,
+            life_seconds=MAX_LIFE_SECONDS,
         )
         for (sender, lane), documents in covered.items()
     ]
