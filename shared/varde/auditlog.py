@@ -56,6 +56,17 @@ class AuditKind(StrEnum):
     CHECKPOINT_SIGNED = "checkpoint_signed"
     COSIGNED = "cosigned"
     SUSPENDED = "suspended"
+    RESTORED = "restored"
+    ROSTER_PROPOSED = "roster_proposed"
+    ROSTER_VOTED = "roster_voted"
+    ROSTER_FORKED = "roster_forked"
+    FORWARDED = "forwarded"
+    REROUTED = "rerouted"
+    LINK_CHANGED = "link_changed"
+    NUMBERING_CHANGED = "numbering_changed"
+    CHAIN_BROKEN = "chain_broken"
+    LOG_FORKED = "log_forked"
+    LOG_HALTED = "log_halted"
 
 
 _AUDITKINDS: Final = tuple(AuditKind)

@@ -72,6 +72,22 @@ class LogSigner:
         return format_note(Note(text, (NoteSignature(self.key.name, self.key.key_id, blob),)))
 
 
+class WitnessSigner:
+    """The Ed25519 key with which one nation cosigns the logs of the others, under its witness name."""
+
+    __slots__ = ("_private", "key")
+
+    def __init__(self, name: str, private: Ed25519PrivateKey) -> None:
+        """The witness's name and its key, which signs nothing else."""
+        self._private = private
+        public = private.public_key().public_bytes_raw()
+        self.key = NoteKey(name, KeyType.ED25519_COSIGNATURE, public)
+
+    def cosign(self, note: str, at: int) -> NoteSignature:
+        """The cosignature/v1 of a checkpoint at Unix time ``at`` in seconds."""
+        return cosign_ed25519(note, self.key.name, self._private, at)
+
+
 def format_checkpoint(checkpoint: Checkpoint) -> str:
     """Three lines: origin, size, root."""
     return f"{checkpoint.origin}\n{checkpoint.size}\n{encode_base64(checkpoint.root)}\n"

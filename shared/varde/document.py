@@ -27,7 +27,7 @@ from varde.identifiers import (
     parse_federation_id,
     parse_nation,
 )
-from varde.signing import MAX_PAYLOAD_BYTES
+from varde.signing import MAX_ROSTER_PAYLOAD_BYTES
 
 PROFILE: Final = 1
 MAX_RECIPIENTS: Final = 64
@@ -77,8 +77,11 @@ def format_document(document: Document) -> bytes:
 
 
 def parse_document(payload: bytes) -> Document:
-    """``Malformed`` unless the payload has exactly the members above, each in its one form."""
-    value = exact_members(parse_json(payload, limit=MAX_PAYLOAD_BYTES), _MEMBERS, "payload")
+    """``Malformed`` unless the payload has exactly the members above, each in its one form.
+
+    How large a payload of its kind may be, ``signing.parse_signed`` has checked.
+    """
+    value = exact_members(parse_json(payload, limit=MAX_ROSTER_PAYLOAD_BYTES), _MEMBERS, "payload")
     check_profile(value["v"])
     body = value["body"]
     if not isinstance(body, dict):

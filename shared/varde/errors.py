@@ -19,6 +19,7 @@ class Reason(StrEnum):
     NOT_FOR_US = "not_for_us"
     OWN_DOCUMENT = "own_document"
     WRONG_LINK = "wrong_link"
+    BAD_ROUTE = "bad_route"
     EXPIRED = "expired"
     FROM_THE_FUTURE = "from_the_future"
     LIFE_TOO_LONG = "life_too_long"

@@ -1,6 +1,7 @@
 """One seat on the roster: a nation or an observer, its keys by purpose, and where its broker is.
 
-Protocol section 4.3. Every key has one purpose: message signing, voting (may stay offline), log, relay (NKey), TLS.
+Protocol section 4.3. Every key has one purpose: message signing, voting (may stay offline), log,
+witness of the others' logs, relay (NKey), TLS.
 """
 
 import base64
@@ -31,7 +32,7 @@ from varde.keys import (
 from varde.note import KeyType, parse_vkey
 
 _MEMBERS: Final = frozenset(
-    {"nation", "standing", "name", "broker", "ca", "relay", "log", "signing", "voting"}
+    {"nation", "standing", "name", "broker", "ca", "relay", "log", "witness", "signing", "voting"}
 )
 _BROKER: Final = re.compile(
     r"tls://(?:[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:]{2,39}\]):([1-9][0-9]{0,4})",
@@ -57,7 +58,8 @@ class Member:
     """One seat.
 
     ``broker`` is ``tls://host:port``; ``ca`` the DER certificate that its TLS certificate chains to; ``relay`` the
-    public NKey of its relay; ``log`` the C2SP vkey of its audit log; ``voting_keys`` None for an observer.
+    public NKey of its relay; ``log`` the C2SP vkey of its audit log, ``witness`` the one with which it cosigns the logs of
+    the others; ``voting_keys`` None for an observer.
     """
 
     nation: Nation
@@ -67,6 +69,7 @@ class Member:
     ca: bytes
     relay: str
     log: str
+    witness: str
     signing_keys: VerifyKeys
     voting_keys: VerifyKeys | None
 
@@ -75,11 +78,17 @@ class Member:
         """The origin of its audit log."""
         return parse_vkey(self.log).name
 
+    @property
+    def witness_name(self) -> str:
+        """The name under which it cosigns."""
+        return parse_vkey(self.witness).name
+
     def key_bytes(self) -> list[bytes]:
         """Every public key of this seat, for the rule that none occurs twice."""
         pairs = [self.signing_keys, *([] if self.voting_keys is None else [self.voting_keys])]
         halves = [half for pair in pairs for half in (pair.ed25519, pair.ml_dsa_65)]
-        return [*halves, self.ca, nkey_public(self.relay), parse_vkey(self.log).public]
+        notes = [parse_vkey(each).public for each in (self.log, self.witness)]
+        return [*halves, self.ca, nkey_public(self.relay), *notes]
 
 
 def format_member(member: Member) -> JsonObject:
@@ -93,6 +102,7 @@ def format_member(member: Member) -> JsonObject:
         "ca": encode_base64url(member.ca),
         "relay": member.relay,
         "log": member.log,
+        "witness": member.witness,
         "signing": _format_keys(member.signing_keys),
         "voting": None if voting is None else _format_keys(voting),
     }
@@ -117,6 +127,9 @@ def parse_member(value: Json) -> Member:
     log = require_string(members["log"], "log")
     if parse_vkey(log).type is not KeyType.ED25519:
         raise Malformed("the log's key is not a key that signs logs", Reason.BAD_ROSTER)
+    witness = require_string(members["witness"], "witness")
+    if parse_vkey(witness).type is not KeyType.ED25519_COSIGNATURE:
+        raise Malformed("the witness's key is not a key that cosigns", Reason.BAD_ROSTER)
     return Member(
         nation=parse_nation(members["nation"]),
         standing=Standing(str(standing)),
@@ -125,6 +138,7 @@ def parse_member(value: Json) -> Member:
         ca=ca,
         relay=relay,
         log=log,
+        witness=witness,
         signing_keys=_parse_keys(members["signing"]),
         voting_keys=None if members["voting"] is None else _parse_keys(members["voting"]),
     )

@@ -26,7 +26,8 @@ from varde.roster import Trust
 from varde.sealing import unseal
 from varde.signing import Kind, Signed, claimed_kind, parse_signed
 
-SEALED_KINDS: Final = frozenset({Kind.ALERT, Kind.MESSAGE, Kind.ACKNOWLEDGEMENT})
+SEALED_KINDS: Final = frozenset({Kind.ALERT, Kind.MESSAGE, Kind.ACKNOWLEDGEMENT, Kind.ROSTER})
+"""A roster document is sealed where it tells a suspension, and unsealed where it proposes: its reader checks which."""
 
 
 @dataclass(frozen=True, slots=True)

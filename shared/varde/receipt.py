@@ -18,7 +18,8 @@ from varde.encoding import (
     require_list,
 )
 from varde.errors import Malformed
-from varde.identifiers import DocumentId, parse_document_id
+from varde.identifiers import DocumentId, Nation, parse_document_id, parse_nation
+from varde.transit import MAX_HOPS
 
 MAX_RECEIPTED: Final = 512
 
@@ -35,11 +36,15 @@ _STAGES: Final = tuple(Stage)
 
 @dataclass(frozen=True, slots=True)
 class Receipted:
-    """One document that the receipt covers; ``at`` in Unix milliseconds by the recipient's clock."""
+    """One document that the receipt covers; ``at`` in Unix milliseconds by the recipient's clock.
+
+    ``via`` are the nations that handed it on, in order; none where it came over the direct link.
+    """
 
     id: DocumentId
     digest: str
     at: int
+    via: tuple[Nation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,8 @@ def format_receipt(receipt: Receipt) -> JsonObject:
     return {
         "stage": receipt.stage.value,
         "documents": [
-            {"id": each.id, "digest": each.digest, "at": each.at} for each in receipt.documents
+            {"id": each.id, "digest": each.digest, "at": each.at, "via": [*each.via]}
+            for each in receipt.documents
         ],
     }
 
@@ -73,10 +79,13 @@ def parse_receipt(body: Json) -> Receipt:
 
 
 def _parse_receipted(value: Json) -> Receipted:
-    members = exact_members(value, frozenset({"id", "digest", "at"}), "receipted document")
+    members = exact_members(value, frozenset({"id", "digest", "at", "via"}), "receipted document")
     decode_base64url(members["digest"], length=32)
     return Receipted(
         id=parse_document_id(members["id"]),
         digest=str(members["digest"]),
         at=require_integer(members["at"], "at", most=MAX_MILLISECONDS),
+        via=tuple(
+            parse_nation(each) for each in require_list(members["via"], "via", most=MAX_HOPS)
+        ),
     )

@@ -5,7 +5,7 @@ roster is a payload and votes over its bytes. The threshold is computed from the
 read from the document. Nothing here stores anything: the caller walks the versions one by one and keeps each.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,6 +30,7 @@ from varde.member import Member, format_member, parse_member
 from varde.signing import (
     Kind,
     SignaturePair,
+    format_signatures,
     parse_signatures,
     signatures_over,
     verify_signatures,
@@ -207,6 +208,23 @@ def sign_vote(payload: bytes, nation: Nation, voting_keys: SigningKeys) -> JsonO
     }
 
 
+def format_vote(vote: Vote) -> JsonObject:
+    """One vote as JSON, as ``sign_vote`` made it."""
+    return {"member": vote.nation, "signatures": format_signatures(vote.signatures)}
+
+
+def parse_vote(value: Json) -> Vote:
+    """``Malformed`` unless it is a nation and two signatures; whether they are genuine is not looked at."""
+    members = exact_members(value, frozenset({"member", "signatures"}), "vote")
+    return Vote(parse_nation(members["member"]), parse_signatures(members["signatures"]))
+
+
+def verify_vote(payload: bytes, vote: Vote, keys: VerifyKeys) -> None:
+    """``Untrusted`` unless both signatures are by ``keys`` for the nation that the vote names."""
+    encoded = encode_base64url(payload)
+    verify_signatures(encoded, vote.signatures, Kind.VOTE, keys, member=vote.nation)
+
+
 def format_voted_roster(payload: bytes, votes: Iterable[Json]) -> bytes:
     """A roster as it travels and is stored."""
     return format_json({"payload": encode_base64url(payload), "votes": [*votes]})
@@ -223,7 +241,7 @@ def parse_voted_roster(raw: bytes) -> VotedRoster:
     votes: list[Vote] = []
     for each in require_list(value["votes"], "votes", most=MAX_VOTES):
         try:
-            votes.append(_parse_vote(each))
+            votes.append(parse_vote(each))
         except VardeError:
             continue
     return VotedRoster(decode_base64url(value["payload"]), tuple(votes))
@@ -281,6 +299,36 @@ def accept_next(current: Roster, voted: VotedRoster, now: int) -> Roster:
     return roster
 
 
+def extend_chain(
+    chain: Sequence[Roster], raws: Iterable[bytes], genesis: FederationId, now: int
+) -> list[tuple[Roster, bytes]]:
+    """What the voted rosters ``raws`` add to a ``chain`` that is accepted already, in order, each with its bytes.
+
+    (1) The first of all is the one of the genesis fingerprint. (2) A payload that is in the chain adds nothing, whatever
+    votes it comes with. (3) Another payload of a version that is in the chain is a fork. (4) Each further version
+    follows the last by the members' votes. ``VardeError`` where one does not hold.
+    """
+    known = {each.version: each.hash for each in chain}
+    last = chain[-1] if chain else None
+    added: list[tuple[Roster, bytes]] = []
+    for raw in raws:
+        voted = parse_voted_roster(raw)
+        if last is None:
+            last = accept_genesis(voted, genesis)  # (1)
+        elif sha256_base64url(voted.payload) in known.values():  # (2)
+            continue
+        else:
+            claimed = parse_roster_payload(voted.payload)
+            if claimed.version in known:  # (3)
+                raise Untrusted(
+                    Reason.FORKED_ROSTER, f"there are two rosters of version {claimed.version}"
+                )
+            last = accept_next(last, voted, now)  # (4)
+        known[last.version] = last.hash
+        added.append((last, raw))
+    return added
+
+
 def changed_members(old: Roster, new: Roster) -> set[Nation]:
     """The nations that are in one roster only, or differ between the two."""
     nations = old.members.keys() | new.members.keys()
@@ -313,16 +361,15 @@ def _require_threshold(voting: set[Nation], roster: Roster) -> None:
         )
 
 
-def _parse_vote(value: Json) -> Vote:
-    members = exact_members(value, frozenset({"member", "signatures"}), "vote")
-    return Vote(parse_nation(members["member"]), parse_signatures(members["signatures"]))
-
-
 def _check_distinct(members: list[Member]) -> None:
     # Two seats with one key would be two votes of one nation; with one log name, two histories of one log.
     keys = [key for member in members for key in member.key_bytes()]
     if len(set(keys)) != len(keys):
         raise Malformed("a key occurs twice in the roster", Reason.BAD_ROSTER)
-    names = [name for member in members for name in (member.broker, member.log_name)]
+    names = [
+        name for member in members for name in (member.broker, member.log_name, member.witness_name)
+    ]
     if len(set(names)) != len(names):
-        raise Malformed("two members have one broker or one log name", Reason.BAD_ROSTER)
+        raise Malformed(
+            "two members have one broker, or one log or witness name", Reason.BAD_ROSTER
+        )

@@ -32,8 +32,12 @@ from varde.keys import (
 )
 
 MAX_PAYLOAD_BYTES: Final = 256 * 1024
+MAX_ROSTER_PAYLOAD_BYTES: Final = 512 * 1024
+"""A proposal holds a whole roster, of 64 seats some 450 KiB; no other kind may be so large."""
+
 # base64url of the largest payload, and room for two headers and two signatures.
 MAX_SIGNED_BYTES: Final = MAX_PAYLOAD_BYTES * 4 // 3 + 12 * 1024
+MAX_SIGNED_ROSTER_BYTES: Final = MAX_ROSTER_PAYLOAD_BYTES * 4 // 3 + 12 * 1024
 _MAX_HEADER_CHARACTERS: Final = 1024
 _SIGNATURES: Final = 2
 
@@ -79,8 +83,7 @@ class Signed:
 
 def sign(payload: bytes, kind: Kind, keys: SigningKeys) -> bytes:
     """The whole signed document, as it travels and is stored."""
-    if len(payload) > MAX_PAYLOAD_BYTES:
-        raise Malformed(f"a document of {len(payload)} bytes is too large", Reason.OVERSIZE)
+    _check_size(payload, _typ(kind))
     encoded = encode_base64url(payload)
     return _format(encoded, _sign_pair(encoded, kind, keys, member=None))
 
@@ -89,7 +92,11 @@ def signatures_over(
     encoded_payload: str, kind: Kind, keys: SigningKeys, *, member: Nation | None
 ) -> list[Json]:
     """The two signature objects over a base64url payload; ``member`` is named in a vote's headers only."""
-    pair = _sign_pair(encoded_payload, kind, keys, member=member)
+    return format_signatures(_sign_pair(encoded_payload, kind, keys, member=member))
+
+
+def format_signatures(pair: SignaturePair) -> list[Json]:
+    """The two signature objects in their fixed order."""
     return [
         {"protected": each.protected, "signature": encode_base64url(each.signature)}
         for each in (pair.ed25519, pair.ml_dsa_65)
@@ -99,16 +106,19 @@ def signatures_over(
 def parse_signed(raw: bytes) -> Signed:
     """``Malformed`` unless ``raw`` is the one form of these signatures over this payload.
 
-    (1) size, strict JSON, exact members; (2) the payload's size; (3) two signatures of the right lengths; (4) no byte
-    more than needed, members in their order: whoever carries a document cannot make another digest of it.
+    (1) size, strict JSON, exact members; (2) two signatures of the right lengths; (3) the payload's size, by the kind
+    that the headers claim; (4) no byte more than needed, members in their order: whoever carries a document cannot make
+    another digest of it.
     """
     value = exact_members(
-        parse_json(raw, limit=MAX_SIGNED_BYTES), frozenset({"payload", "signatures"}), "document"
+        parse_json(raw, limit=MAX_SIGNED_ROSTER_BYTES),
+        frozenset({"payload", "signatures"}),
+        "document",
     )  # (1)
     payload = decode_base64url(value["payload"])
-    if len(payload) > MAX_PAYLOAD_BYTES:  # (2)
-        raise Malformed(f"a document of {len(payload)} bytes is too large", Reason.OVERSIZE)
-    signed = Signed(str(value["payload"]), payload, parse_signatures(value["signatures"]))  # (3)
+    signed = Signed(str(value["payload"]), payload, parse_signatures(value["signatures"]))  # (2)
+    if len(payload) > MAX_PAYLOAD_BYTES:  # (3)
+        _check_size(payload, _claimed_type(signed.signatures.ed25519))
     if _format(signed.encoded_payload, signed.signatures) != raw:  # (4)
         raise Malformed("the document is not in its one form")
     return signed
@@ -171,6 +181,22 @@ def claimed_kind(signed: Signed) -> Kind:
         if typ == _typ(kind):
             return kind
     raise Malformed("the type of the document is unknown", Reason.WRONG_KIND)
+
+
+def claimed_key(signatures: SignaturePair) -> str:
+    """The identifier of the Ed25519 key that the first header claims; nothing is verified by it."""
+    header = parse_json(
+        decode_base64url(signatures.ed25519.protected), limit=_MAX_HEADER_CHARACTERS
+    )
+    kid = header.get("kid")
+    decode_base64url(kid, length=32)
+    return str(kid)
+
+
+def _check_size(payload: bytes, typ: Json) -> None:
+    most = MAX_ROSTER_PAYLOAD_BYTES if typ == _typ(Kind.ROSTER) else MAX_PAYLOAD_BYTES
+    if len(payload) > most:
+        raise Malformed(f"a document of {len(payload)} bytes is too large", Reason.OVERSIZE)
 
 
 def _sign_pair(

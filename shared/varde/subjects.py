@@ -7,11 +7,14 @@ own two durable consumers, ``<NATION>-urgent`` and ``<NATION>-routine``, and do 
 from typing import Final
 
 from varde.identifiers import DocumentId, Lane, Nation
+from varde.transit import Transit
 
 OUTBOX: Final = "OUTBOX"
 INBOX: Final = "INBOX"
 OUTBOX_SUBJECTS: Final = "out.>"
 INBOX_SUBJECTS: Final = "in.>"
+PULSES_IN: Final = "pulse.in.*"
+"""Heartbeats that our relay has heard; stored nowhere."""
 
 
 def outbox_subject(to: Nation, lane: Lane) -> str:
@@ -19,9 +22,9 @@ def outbox_subject(to: Nation, lane: Lane) -> str:
     return f"out.{to}.{lane.value}"
 
 
-def inbox_subject(lane: Lane, sender: Nation) -> str:
-    """Where the recipient's relay publishes what it fetched from ``sender``."""
-    return f"in.{lane.value}.{sender}"
+def inbox_subject(lane: Lane, link: Nation) -> str:
+    """Where the recipient's relay publishes what it fetched from the OUTBOX of ``link``."""
+    return f"in.{lane.value}.{link}"
 
 
 def inbox_filter(lane: Lane) -> str:
@@ -39,21 +42,39 @@ def gateway_consumer(lane: Lane) -> str:
     return f"gateway-{lane.value}"
 
 
+def pulse_out(peer: Nation) -> str:
+    """Where our gateway says its heartbeats for ``peer``; who does not listen at that moment does not hear it."""
+    return f"pulse.out.{peer}"
+
+
+def pulse_in(sender: Nation) -> str:
+    """Where our relay repeats the heartbeats that it heard at the broker of ``sender``."""
+    return f"pulse.in.{sender}"
+
+
 def reply_prefix(peer: Nation) -> str:
     """The only subjects to which ``peer`` may subscribe: replies to its own fetches."""
     return f"_INBOX_{peer}"
 
 
 def peer_permissions(peer: Nation) -> tuple[list[str], list[str]]:
-    """What ``peer`` may publish and subscribe on our broker: fetch its deliveries and acknowledge them."""
+    """What ``peer`` may publish and subscribe on our broker: fetch and acknowledge its deliveries, hear our heartbeats."""
     publish: list[str] = []
     for lane in Lane:
         consumer = peer_consumer(peer, lane)
         publish.append(f"$JS.API.CONSUMER.MSG.NEXT.{OUTBOX}.{consumer}")
         publish.append(f"$JS.ACK.{OUTBOX}.{consumer}.>")
-    return publish, [f"{reply_prefix(peer)}.>"]
+    return publish, [f"{reply_prefix(peer)}.>", pulse_out(peer)]
 
 
 def message_id(document: DocumentId, to: Nation, attempt: int) -> str:
     """The ``Nats-Msg-Id``: a retry of one attempt is one message, a new attempt is a new one."""
     return f"{document}.{to}.{attempt}"
+
+
+def transit_id(document: DocumentId, through: Nation, transit: Transit, digest: str) -> str:
+    """The same for what ``through`` shall hand on; ``digest`` (base64url) is of the bytes that travel.
+
+    The way is part of it: the same bytes on two ways are two messages.
+    """
+    return f"{document}.{'.'.join((*transit.hops, through, transit.final))}.{digest[:16]}"

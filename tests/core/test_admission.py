@@ -20,6 +20,7 @@ from support.federation import (
     voted,
 )
 from varde.admission import (
+    SELF_PROVING_KINDS,
     UNSEALED_KINDS,
     Admit,
     Refuse,
@@ -38,6 +39,7 @@ from varde.identifiers import FederationId, Lane, Nation
 from varde.keys import SigningKeys
 from varde.roster import Trust, accept_next, parse_voted_roster
 from varde.signing import Kind, parse_signed, sign
+from varde.transit import Transit
 
 STATES = federation()
 
@@ -49,8 +51,10 @@ def decide(
     link: Nation = EE,
     trust: Trust = STATES.trust,
     now: int = NOW,
+    me: Nation = FI,
+    transit: Transit | None = None,
 ) -> Admit | Refuse:
-    return admit(raw, lane=lane, me=FI, link=link, trust=trust, now=now)
+    return admit(raw, lane=lane, me=me, link=link, trust=trust, now=now, transit=transit)
 
 
 def reason(decision: Admit | Refuse) -> Reason:
@@ -69,15 +73,15 @@ def sealed(**header: object) -> bytes:
 
 def test_an_envelope_for_us_is_admitted_on_its_lane() -> None:
     document = STATES.document()
-    assert decide(sealed()) == Admit(EE, Lane.URGENT, document.id)
+    assert decide(sealed()) == Admit(EE, FI, Lane.URGENT, document.id)
     routine = decide(sealed(lane=Lane.ROUTINE), lane=Lane.ROUTINE)
-    assert routine == Admit(EE, Lane.ROUTINE, document.id)
+    assert routine == Admit(EE, FI, Lane.ROUTINE, document.id)
 
 
 @pytest.mark.parametrize("kind", sorted(UNSEALED_KINDS))
 @pytest.mark.parametrize("lane", Lane)
 def test_an_unsealed_document_is_admitted_on_either_lane(kind: Kind, lane: Lane) -> None:
-    assert decide(unsealed(kind), lane=lane) == Admit(EE, lane, STATES.document().id)
+    assert decide(unsealed(kind), lane=lane) == Admit(EE, FI, lane, STATES.document().id)
 
 
 @pytest.mark.parametrize("kind", [Kind.ALERT, Kind.MESSAGE, Kind.ACKNOWLEDGEMENT])
@@ -299,3 +303,58 @@ def test_the_named_roster_decides_whose_keys_count() -> None:
         assert refused.value.reason is Reason.BAD_SIGNATURE
     with pytest.raises(Untrusted):
         check_roster(signed, Kind.MESSAGE, document, STATES.trust, NOW)
+
+
+@pytest.mark.parametrize("raw", [sealed(), unsealed()], ids=["sealed", "unsealed"])
+def test_a_document_for_another_is_admitted_to_be_handed_on(raw: bytes) -> None:
+    handed = decide(raw, me=LV, transit=Transit(FI))
+    assert handed == Admit(EE, FI, Lane.URGENT, STATES.document().id)
+
+
+@pytest.mark.parametrize("raw", [sealed(), unsealed()], ids=["sealed", "unsealed"])
+def test_a_document_that_was_handed_on_is_admitted_where_it_is_for(raw: bytes) -> None:
+    arrived = decide(raw, link=LV, transit=Transit(FI, (LV,)))
+    assert arrived == Admit(EE, FI, Lane.URGENT, STATES.document().id)
+    assert reason(decide(raw, link=LV)) is Reason.WRONG_LINK
+    assert reason(decide(raw, link=LV, transit=Transit(FI))) is Reason.BAD_ROUTE
+
+
+def test_what_is_handed_on_is_for_whom_the_label_says() -> None:
+    for raw in (sealed(), unsealed(to=(FI, LV))):
+        assert reason(decide(raw, me=LV, transit=Transit(PL))) is Reason.BAD_ROUTE
+    four = federation(EE, FI, LV, PL)
+    document = four.document(to=(FI,))
+    for raw in (four.seal(four.sign(document), document), four.sign(document, Kind.RECEIPT)):
+        decision = decide(raw, me=LV, trust=four.trust, transit=Transit(PL))
+        assert reason(decision) is Reason.NOT_FOR_US
+
+
+def test_nothing_is_handed_on_to_or_from_a_suspended_nation() -> None:
+    to, of = (Trust(STATES.roster, suspended=frozenset({each})) for each in (FI, EE))
+    assert reason(decide(sealed(), me=LV, trust=to, transit=Transit(FI))) is Reason.BAD_ROUTE
+    refused = reason(decide(sealed(), me=LV, trust=of, transit=Transit(FI)))
+    assert refused is Reason.SUSPENDED_SENDER
+
+
+@pytest.mark.parametrize("kind", sorted(SELF_PROVING_KINDS))
+def test_a_self_proving_kind_is_taken_whatever_roster_it_names(kind: Kind) -> None:
+    newer = RosterReference(9, "A" * 43)
+    assert isinstance(decide(unsealed(kind, roster=newer)), Admit)
+    assert reason(decide(unsealed(Kind.RECEIPT, roster=newer))) is Reason.NEWER_ROSTER
+    forked = RosterReference(1, "A" * 43)
+    assert reason(decide(unsealed(kind, roster=forked))) is Reason.FORKED_ROSTER
+
+
+def test_a_self_proving_kind_under_another_roster_needs_the_keys_of_today() -> None:
+    renewed = party(EE, 2)
+    payload = successor(
+        STATES.roster, [renewed.member, *(each for each in STATES.members() if each.nation != EE)]
+    )
+    parties = [*STATES.parties.values(), renewed]
+    roster = accept_next(STATES.roster, parse_voted_roster(voted(payload, parties)), NOW + DAY)
+    trust = Trust(roster, {1: STATES.roster})
+    raw = unsealed(Kind.HEARTBEAT)
+    assert reason(decide(raw, trust=trust)) is Reason.BAD_SIGNATURE
+    document = STATES.document()
+    renewed_raw = sign(format_document(document), Kind.HEARTBEAT, renewed.signing)
+    assert isinstance(decide(renewed_raw, trust=trust), Admit)

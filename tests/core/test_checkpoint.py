@@ -16,6 +16,7 @@ from varde.checkpoint import (
     Checkpoint,
     LogProof,
     LogSigner,
+    WitnessSigner,
     cosign_ed25519,
     cosign_ml_dsa_44,
     cosigned_at,
@@ -32,7 +33,15 @@ from varde.checkpoint import (
 from varde.errors import Malformed, Reason, Untrusted, VardeError
 from varde.identifiers import Nation
 from varde.merkle import EMPTY_ROOT, leaf_hash, node_hash
-from varde.note import KeyType, Note, NoteKey, NoteSignature, format_note, parse_note
+from varde.note import (
+    KeyType,
+    Note,
+    NoteKey,
+    NoteSignature,
+    format_note,
+    format_signature,
+    parse_note,
+)
 
 ORIGIN = "varde.example/ee"
 LOG = LogSigner(ORIGIN, Ed25519PrivateKey.from_private_bytes(seed("log")))
@@ -362,3 +371,10 @@ def test_attack_37_two_witness_keys_of_one_name_and_key_id_count_for_none() -> N
     )
     with pytest.raises(Untrusted, match="one key id"):
         witnesses_of(signed(), {FI: [first], LV: [second]}, EE, AT)
+
+
+def test_a_witness_signer_cosigns_under_its_own_name() -> None:
+    private = Ed25519PrivateKey.from_private_bytes(seed("witness signer"))
+    signer = WitnessSigner("varde.example/fi/witness", private)
+    note = LOG.sign_checkpoint(5, seed("root"))
+    assert cosigned_at(note + format_signature(signer.cosign(note, 77)), signer.key) == 77

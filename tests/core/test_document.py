@@ -23,7 +23,7 @@ from varde.document import (
 from varde.encoding import MAX_SECONDS, Json, encode_base64url, format_json
 from varde.errors import Malformed, Reason, Refused
 from varde.identifiers import FederationId, document_id, parse_nation
-from varde.signing import MAX_PAYLOAD_BYTES
+from varde.signing import MAX_ROSTER_PAYLOAD_BYTES
 
 DOCUMENT = federation().document()
 NATIONS = st.from_regex(r"[A-Z]{2}", fullmatch=True).map(parse_nation)
@@ -154,7 +154,7 @@ def test_a_roster_reference_is_a_version_and_a_hash() -> None:
 
 def test_an_oversize_payload_is_refused() -> None:
     with pytest.raises(Malformed) as refused:
-        parse_document(b" " * (MAX_PAYLOAD_BYTES + 1))
+        parse_document(b" " * (MAX_ROSTER_PAYLOAD_BYTES + 1))
     assert refused.value.reason is Reason.OVERSIZE
 
 

@@ -62,6 +62,7 @@ def test_the_form_is_that_of_the_protocol() -> None:
         "ca": encode_base64url(MEMBER.ca),
         "relay": MEMBER.relay,
         "log": MEMBER.log,
+        "witness": MEMBER.witness,
         "signing": {
             "Ed25519": encode_base64url(MEMBER.signing_keys.ed25519),
             "ML-DSA-65": encode_base64url(MEMBER.signing_keys.ml_dsa_65),
@@ -83,8 +84,9 @@ def test_every_key_of_a_seat_is_counted_as_bytes() -> None:
         MEMBER.ca,
         ed25519_public("EE 1 relay"),
         ed25519_public("EE 1 log"),
+        ed25519_public("EE 1 witness"),
     ]
-    assert len(observer(EE).key_bytes()) == 5
+    assert len(observer(EE).key_bytes()) == 6
     assert MEMBER.log_name == "varde.example/ee"
 
 
@@ -199,6 +201,12 @@ def test_a_log_key_signs_logs_and_is_not_a_witness_key() -> None:
     cosigner = vkey(name, ed25519_public("EE 1 log"), kind=4)
     assert refusal(log=cosigner).reason is Reason.BAD_ROSTER
     assert key_id != cosigner.split("+")[1]
+
+
+def test_a_witness_key_cosigns_and_is_not_a_log_key() -> None:
+    assert MEMBER.witness_name == "varde.example/ee/witness"
+    assert refusal(witness=MEMBER.log).reason is Reason.BAD_ROSTER
+    assert refusal(witness="x").reason is Reason.BAD_LOG
 
 
 @pytest.mark.parametrize("which", ["signing", "voting"])

@@ -109,6 +109,9 @@ def party(nation: Nation, generation: int = 1) -> Party:
         ca=b"certificate of " + seed(f"{label} ca"),
         relay=nkey(ed25519_public(f"{label} relay")),
         log=vkey(f"varde.example/{nation.lower()}", ed25519_public(f"{label} log")),
+        witness=vkey(
+            f"varde.example/{nation.lower()}/witness", ed25519_public(f"{label} witness"), kind=4
+        ),
         signing_keys=signing.public,
         voting_keys=voting.public,
     )

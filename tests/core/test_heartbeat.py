@@ -1,0 +1,197 @@
+"""The body of a heartbeat, and the numbers of one sender as they arrive."""
+
+import hashlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from support.federation import EE, FI, LV
+from varde.encoding import Json, encode_base64url, sha256_base64url
+from varde.errors import Malformed
+from varde.exchange import LogWord, format_log_word
+from varde.heartbeat import (
+    CHAIN_START,
+    MAX_RANGES,
+    Arrivals,
+    Heartbeat,
+    Received,
+    Sent,
+    Void,
+    advance_chain,
+    format_heartbeat,
+    parse_heartbeat,
+)
+
+CHAIN = encode_base64url(bytes(32))
+BODY: dict[str, Json] = {
+    "seq": 5,
+    "sent": {"first": 1, "through": 7, "chain": CHAIN},
+    "received": {"through": 3, "highest": 9, "missing": [[4, 5], [7, 7]]},
+    "void": [{"seq": 2, "digest": CHAIN}],
+    "reaches": [["FI", 0], ["LV", 2]],
+    "log": format_log_word(LogWord()),
+}
+HEARTBEAT = Heartbeat(
+    sequence=5,
+    sent=Sent(1, 7, bytes(32)),
+    received=Received(3, 9, ((4, 5), (7, 7))),
+    void=(Void(2, CHAIN),),
+    reaches={FI: 0, LV: 2},
+)
+
+
+def digest(number: int) -> str:
+    return sha256_base64url(str(number).encode())
+
+
+def chain(first: int, through: int) -> bytes:
+    value = CHAIN_START
+    for number in range(first, through + 1):
+        value = advance_chain(value, digest(number))
+    return value
+
+
+def test_the_form_is_that_of_the_protocol() -> None:
+    assert format_heartbeat(HEARTBEAT) == BODY
+    assert parse_heartbeat(BODY) == HEARTBEAT
+
+
+@given(
+    st.integers(1, 50),
+    st.integers(0, 50),
+    st.integers(0, 9),
+    st.sets(st.sampled_from([EE, FI, LV])),
+)
+def test_a_heartbeat_parses_to_itself(
+    first: int, sent: int, received: int, nations: set[str]
+) -> None:
+    heartbeat = Heartbeat(
+        sequence=received,
+        sent=Sent(first, first + sent - 1, hashlib.sha256(str(sent).encode()).digest()),
+        received=Received(received, received + 9, ((received + 1, received + 2),)),
+        void=tuple(Void(number, digest(number)) for number in range(received)),
+        reaches={nation: len(nations) - 1 for nation in sorted(nations)},
+    )
+    assert parse_heartbeat(format_heartbeat(heartbeat)) == heartbeat
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("seq", -1),
+        ("seq", True),
+        ("sent", {"first": 0, "through": 7, "chain": CHAIN}),
+        ("sent", {"first": 9, "through": 7, "chain": CHAIN}),
+        ("sent", {"first": 1, "through": 7, "chain": "AAAA"}),
+        ("sent", {"first": 1, "through": 7}),
+        ("received", {"through": 3, "highest": 2, "missing": []}),
+        ("received", {"through": 3, "highest": 9, "missing": [[3, 4]]}),
+        ("received", {"through": 3, "highest": 9, "missing": [[5, 4]]}),
+        ("received", {"through": 3, "highest": 9, "missing": [[4, 5], [5, 6]]}),
+        ("received", {"through": 3, "highest": 9, "missing": [[4]]}),
+        ("received", {"through": 3, "highest": 9, "missing": [4]}),
+        ("received", {"through": 3, "highest": 9, "missing": [[4, 4]] * (MAX_RANGES + 1)}),
+        ("void", [{"seq": 2, "digest": "A"}]),
+        ("void", [{"seq": 2}]),
+        ("reaches", [["LV", 0], ["FI", 0]]),
+        ("reaches", [["FI", 0], ["FI", 1]]),
+        ("reaches", [["FI", 3]]),
+        ("reaches", [["FI"]]),
+        ("reaches", ["FI"]),
+        ("reaches", [["fi", 0]]),
+    ],
+)
+def test_a_body_that_breaks_a_rule_is_refused(member: str, value: Json) -> None:
+    with pytest.raises(Malformed):
+        parse_heartbeat(BODY | {member: value})
+
+
+@pytest.mark.parametrize("member", sorted(BODY))
+def test_no_member_may_be_missing_or_more(member: str) -> None:
+    with pytest.raises(Malformed):
+        parse_heartbeat({name: value for name, value in BODY.items() if name != member})
+    with pytest.raises(Malformed):
+        parse_heartbeat(BODY | {"more": 1})
+
+
+def test_gaps_are_ranges_and_as_many_as_may_be_told() -> None:
+    arrivals = Arrivals()
+    for number in (1, 2, 4, 7, 8):
+        arrivals.arrive(number, digest(number))
+    assert arrivals.gaps(8) == ((3, 3), (5, 6))
+    assert arrivals.gaps(10) == ((3, 3), (5, 6), (9, 10))
+    assert arrivals.gaps(2) == ()
+    assert arrivals.gaps(6) == ((3, 3), (5, 6))
+    for number in range(10, 400, 2):
+        arrivals.arrive(number, digest(number))
+    assert len(arrivals.gaps(400)) == MAX_RANGES
+
+
+def test_a_chain_agrees_only_over_the_same_documents() -> None:
+    arrivals = Arrivals()
+    for number in (2, 1, 3):
+        arrivals.arrive(number, digest(number))
+    assert arrivals.agrees(Sent(1, 3, chain(1, 3)))
+    assert not arrivals.agrees(Sent(1, 3, chain(1, 2)))
+    assert arrivals.agrees(Sent(1, 4, chain(1, 4))), "one is still on its way"
+    assert arrivals.agrees(Sent(2, 3, chain(2, 3))), "it began again, which is followed first"
+
+
+def test_a_sender_that_begins_again_is_followed_forwards_only() -> None:
+    arrivals = Arrivals()
+    for number in (1, 2, 5, 6, 7):
+        arrivals.arrive(number, digest(number))
+    assert not arrivals.follow(1)
+    assert arrivals.follow(6)
+    assert (arrivals.first, arrivals.through, arrivals.above) == (6, 7, {})
+    assert arrivals.chain == chain(6, 7)
+    assert not arrivals.follow(3)
+    assert arrivals.follow(20)
+    assert (arrivals.through, arrivals.highest, arrivals.chain) == (19, 19, CHAIN_START)
+
+
+class Numbering(RuleBasedStateMachine):
+    """A sender's numbers over a link that loses, repeats and reorders, until everything that was asked for has come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent = 0
+        self.came: set[int] = set()
+        self.arrivals = Arrivals()
+
+    @rule(count=st.integers(1, 4))
+    def send(self, count: int) -> None:
+        self.sent += count
+
+    @precondition(lambda self: self.sent > 0)
+    @rule(data=st.data())
+    def arrive(self, data: st.DataObject) -> None:
+        number = data.draw(st.integers(1, self.sent))
+        self.arrivals.arrive(number, digest(number))
+        self.came.add(number)
+
+    @rule()
+    def fill_what_is_asked_for(self) -> None:
+        for first, last in self.arrivals.gaps(self.sent):
+            for number in range(first, last + 1):
+                self.arrivals.arrive(number, digest(number))
+                self.came.add(number)
+        assert self.arrivals.through == self.sent
+        assert self.arrivals.agrees(Sent(1, self.sent, chain(1, self.sent)))
+
+    @invariant()
+    def every_number_is_there_or_asked_for(self) -> None:
+        asked = {
+            number
+            for first, last in self.arrivals.gaps(self.sent)
+            for number in range(first, last + 1)
+        }
+        assert asked | self.came == set(range(1, self.sent + 1))
+        assert not asked & self.came
+        assert self.arrivals.chain == chain(1, self.arrivals.through)
+
+
+TestNumbering = Numbering.TestCase
+TestNumbering.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
