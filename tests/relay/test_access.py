@@ -33,8 +33,8 @@ def test_every_unsuspended_peer_has_exactly_its_permissions_and_nobody_else_has_
         'publish: { allow: ["$JS.API.CONSUMER.MSG.NEXT.OUTBOX.FI-urgent", "$JS.ACK.OUTBOX.FI-urgent.>",'
         ' "$JS.API.CONSUMER.MSG.NEXT.OUTBOX.FI-routine", "$JS.ACK.OUTBOX.FI-routine.>"] }' in text
     )
-    assert 'subscribe: { allow: ["_INBOX_FI.>"] }' in text
-    assert 'publish: { allow: ["in.>", "node.roster.get"] }' in text
+    assert 'subscribe: { allow: ["_INBOX_FI.>", "pulse.out.FI"] }' in text
+    assert 'publish: { allow: ["in.>", "pulse.in.*", "node.roster.get"] }' in text
     assert 'subscribe: { allow: ["node.roster.update", "_INBOX_EE.>"] }' in text
 
 

@@ -11,6 +11,7 @@ from varde.errors import Reason
 from varde.identifiers import Lane
 from varde.signing import Kind
 from varde_relay.admit import Carry, Judge, carry
+from varde_relay.link import Allowance
 from varde_relay.nats_link import LinkError, StreamFull
 from varde_relay.pull import Fetched
 
@@ -25,7 +26,7 @@ class Recorder:
     async def publish_many(
         self, messages: Sequence[tuple[str, bytes, str]]
     ) -> list[LinkError | None]:
-        self.said += [("stored", subject, name) for subject, _, name in messages]
+        self.said += [("stored", subject, name) for subject, _, name, _ in messages]
         return list(self._errors) or [None] * len(messages)
 
     async def acknowledge(self, fetched: Fetched) -> None:
@@ -103,3 +104,12 @@ def test_a_mixed_batch_keeps_each_decision_with_its_document() -> None:
         ("acknowledged", "2"),
         ("acknowledged", "3"),
     ]
+
+
+def test_attack_24_a_flood_is_taken_in_at_a_bounded_rate() -> None:
+    allowance = Allowance(per_second=100, burst=50)
+    assert allowance.take(50, now=0.0) == 0
+    assert allowance.take(20, now=0.0) == pytest.approx(0.2)
+    assert allowance.take(1, now=0.2) == pytest.approx(0.01)
+    assert allowance.take(50, now=100.0) == 0
+    assert allowance.take(1, now=100.0) > 0

@@ -11,8 +11,9 @@ from varde.errors import Reason
 from varde.identifiers import Lane, Nation
 from varde.signing import Kind
 from varde.subjects import message_id, outbox_subject
+from varde.transit import Transit
 from varde_gateway.broker_link import BrokerLimits, BrokerLink
-from varde_gateway.flow.ports import BrokerUnavailable, Carried
+from varde_gateway.flow.ports import BrokerUnavailable, Carried, Outbound
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio]
 
@@ -28,7 +29,7 @@ async def send(
     raws = [coast.envelope(sender, EE, number, lane) for number in numbers]
     errors = await gateway.publish_many(
         [
-            (outbox_subject(EE, lane), raw, message_id(document_number(number), EE, 1))
+            Outbound(outbox_subject(EE, lane), raw, message_id(document_number(number), EE, 1))
             for raw, number in zip(raws, numbers, strict=True)
         ]
     )
@@ -67,7 +68,7 @@ async def test_a_sealed_alert_is_carried_from_one_outbox_to_the_other_inbox(tmp_
         (raw,) = await send(coast, theirs, range(1))
         (carried,) = await receive(ours, Lane.URGENT, [raw])
         assert carried.raw == raw
-        assert (carried.sender, carried.lane, carried.redelivered) == (FI, Lane.URGENT, 0)
+        assert (carried.link, carried.lane, carried.redelivered) == (FI, Lane.URGENT, 0)
         await until_fetched(theirs, Lane.URGENT)
         assert state.links[FI].connected
         assert state.links[FI].admitted[Lane.URGENT] == 1
@@ -116,7 +117,7 @@ async def test_a_document_under_a_newer_roster_stays_with_the_peer(tmp_path: Pat
         document = coast.federation.document(
             FI, [EE], roster=type(reference)(reference.version + 1, reference.hash)
         )
-        raw = coast.federation.sign(document, Kind.HEARTBEAT)
+        raw = coast.federation.sign(document, Kind.RECEIPT)
         await theirs.publish(outbox_subject(EE, Lane.URGENT), raw, "newer")
         await until(
             lambda: FI in state.links and state.links[FI].delayed[Reason.NEWER_ROSTER] > 0,
@@ -162,7 +163,9 @@ async def test_the_urgent_lane_is_drained_before_a_routine_backlog_of_thousands(
         for batch in range(10):
             errors = await theirs.publish_many(
                 [
-                    (outbox_subject(EE, Lane.ROUTINE), one_routine, f"routine-{batch}-{number}")
+                    Outbound(
+                        outbox_subject(EE, Lane.ROUTINE), one_routine, f"routine-{batch}-{number}"
+                    )
                     for number in range(300)
                 ]
             )
@@ -190,7 +193,9 @@ async def test_an_urgent_alert_overtakes_a_routine_backlog_that_is_already_being
     ):
         one_routine = coast.envelope(FI, EE, 1, Lane.ROUTINE)
         subject = outbox_subject(EE, Lane.ROUTINE)
-        await theirs.publish_many([(subject, one_routine, f"routine-{n}") for n in range(2000)])
+        await theirs.publish_many(
+            [Outbound(subject, one_routine, f"routine-{n}") for n in range(2000)]
+        )
         await until(lambda: state.links[FI].admitted[Lane.ROUTINE] > 0, "routine is flowing")
         (raw,) = await send(coast, theirs, range(2, 3))
         await receive(ours, Lane.URGENT, [raw])
@@ -333,3 +338,70 @@ async def test_a_peers_identifiers_cannot_suppress_another_senders_document(tmp_
         await receive(ours, Lane.URGENT, [first])
         await latvian.publish(outbox_subject(EE, Lane.URGENT), second, identifier)
         await receive(ours, Lane.URGENT, [second])
+
+
+async def test_a_heartbeat_is_heard_at_once_and_kept_nowhere(tmp_path: Path) -> None:
+    async with (
+        running_coast(tmp_path, EE, FI, LV) as coast,
+        coast.gateway(EE) as ours,
+        coast.gateway(FI) as theirs,
+        coast.relay(EE) as state,
+    ):
+        await until(lambda: FI in state.links and state.links[FI].connected, "the link is up")
+        document = coast.federation.document(FI, [EE])
+        said = coast.federation.sign(document, Kind.HEARTBEAT)
+        await theirs.pulse(EE, said)
+        async with asyncio.timeout(5):
+            sender, raw = await ours.next_pulse()
+        assert (sender, raw) == (FI, said)
+        assert await theirs.backlog(EE, Lane.URGENT) == 0
+        assert await ours.fetch(Lane.URGENT, 10, 0.2) == []
+
+
+async def test_forged_foreign_and_flooding_heartbeats_are_not_passed_on(tmp_path: Path) -> None:
+    async with (
+        running_coast(tmp_path, EE, FI, LV) as coast,
+        coast.gateway(EE) as ours,
+        coast.gateway(FI) as theirs,
+        coast.relay(EE) as state,
+    ):
+        await until(lambda: FI in state.links and state.links[FI].connected, "the link is up")
+        federation = coast.federation
+        of_another = federation.sign(federation.document(LV, [EE]), Kind.HEARTBEAT)
+        for wrong in (b"rubbish", bytes(64 * 1024), of_another):
+            await theirs.pulse(EE, wrong)
+            await asyncio.sleep(0.25)
+        good = federation.sign(federation.document(FI, [EE]), Kind.HEARTBEAT)
+        for _ in range(50):
+            await theirs.pulse(EE, good)
+        async with asyncio.timeout(5):
+            assert await ours.next_pulse() == (FI, good)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await ours.next_pulse()
+        assert state.links[FI].refused == {Reason.MALFORMED: 1, Reason.WRONG_LINK: 1}
+
+
+async def test_what_goes_through_a_third_nation_keeps_its_label_on_both_brokers(
+    tmp_path: Path,
+) -> None:
+    async with (
+        running_coast(tmp_path, EE, FI, LV) as coast,
+        coast.gateway(EE) as ours,
+        coast.gateway(FI) as theirs,
+        coast.gateway(LV) as third,
+        coast.relay(EE) as state,
+        coast.relay(LV),
+    ):
+        raw = coast.envelope(FI, EE, 1)
+        subject = outbox_subject(LV, Lane.URGENT)
+        assert await theirs.publish_many([Outbound(subject, raw, "1", Transit(EE))]) == [None]
+        (handed,) = await receive(third, Lane.URGENT, [raw])
+        assert (handed.link, handed.transit) == (FI, Transit(EE))
+        onward = Outbound(outbox_subject(EE, Lane.URGENT), raw, "1", Transit(EE, (LV,)))
+        assert await third.publish_many([onward]) == [None]
+        (arrived,) = await receive(ours, Lane.URGENT, [raw])
+        assert (arrived.link, arrived.via) == (LV, (LV,))
+        again = Outbound(onward.subject, raw, "2")
+        assert await third.publish_many([again]) == [None]
+        await until(lambda: state.links[LV].refused[Reason.WRONG_LINK] > 0, "the label is needed")

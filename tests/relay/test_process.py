@@ -30,6 +30,7 @@ from support.brokers import (
 from support.federation import EE, FI
 from varde.identifiers import Lane
 from varde.subjects import message_id, outbox_subject
+from varde_gateway.flow.ports import Outbound
 
 pytestmark = pytest.mark.processes
 
@@ -119,7 +120,9 @@ async def test_nothing_is_lost_when_the_relay_is_killed_at_any_moment(tmp_path: 
         raws = {coast.envelope(FI, EE, number, **fresh()) for number in range(300)}
         errors = await theirs.publish_many(
             [
-                (outbox_subject(EE, Lane.URGENT), raw, message_id(document_number(each), EE, 1))
+                Outbound(
+                    outbox_subject(EE, Lane.URGENT), raw, message_id(document_number(each), EE, 1)
+                )
                 for each, raw in enumerate(raws)
             ]
         )

@@ -227,7 +227,7 @@ class Coast:
             limits=limits or BrokerLimits(),
         )
 
-        async def tell() -> bytes:
+        async def tell(_known: int) -> bytes:
             return self.announcement(self.suspended.get(nation, frozenset()))
 
         link.serve_roster(tell)

@@ -11,7 +11,7 @@ from typing import Final
 
 from varde.identifiers import Nation
 from varde.roster import Trust
-from varde.subjects import peer_permissions, reply_prefix
+from varde.subjects import PULSES_IN, peer_permissions, pulse_out, reply_prefix
 
 ROSTER_GET: Final = "node.roster.get"
 ROSTER_UPDATE: Final = "node.roster.update"
@@ -58,7 +58,7 @@ def access_config(trust: Trust, me: Nation, local: LocalUsers) -> str:
     relay = _user(
         local.relay,
         f"the relay of {me}",
-        ["in.>", ROSTER_GET],
+        ["in.>", PULSES_IN, ROSTER_GET],
         [ROSTER_UPDATE, f"{reply_prefix(me)}.>"],
     )
     exports: list[str] = []
@@ -66,11 +66,15 @@ def access_config(trust: Trust, me: Nation, local: LocalUsers) -> str:
     for peer in peers(trust, me):
         publish, subscribe = peer_permissions(peer)
         exports += [_export(subject, peer) for subject in publish]
+        exports.append(
+            f"      {{ stream: {_quoted(pulse_out(peer))}, accounts: [{_account(peer)}] }}"
+        )
         user = _user(trust.current.members[peer].relay, f"the relay of {peer}", publish, subscribe)
         imports = "\n".join(
             f"      {{ service: {{ account: {_HOME_ACCOUNT}, subject: {_quoted(each)} }} }}"
             for each in publish
         )
+        imports += f"\n      {{ stream: {{ account: {_HOME_ACCOUNT}, subject: {_quoted(pulse_out(peer))} }} }}"
         accounts.append(
             f"  {_account(peer)}: {{\n    users: [\n{user}\n    ]\n"
             f"    imports: [\n{imports}\n    ]\n  }}"

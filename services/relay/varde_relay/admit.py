@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from varde.admission import Admit, Decision, Refuse, admit, is_sealed
-from varde.errors import Reason
+from varde.errors import Reason, VardeError
 from varde.identifiers import Lane, Nation
 from varde.roster import Trust
 from varde.subjects import inbox_subject
-from varde_relay.nats_link import LinkError
+from varde.transit import Transit, parse_transit
+from varde_relay.nats_link import Inbound, LinkError
 from varde_relay.pull import Fetched
 
 MAY_PASS_LATER: Final = frozenset(
@@ -31,13 +32,11 @@ MAX_JUDGED_IN_PLACE: Final = 2
 _MESSAGE_ID: Final = re.compile(r"[!-~]{1,128}", re.ASCII)
 
 
-class Inbox(Protocol):
+class Store(Protocol):
     """Where admitted documents are stored: our own broker."""
 
-    async def publish_many(
-        self, messages: Sequence[tuple[str, bytes, str]]
-    ) -> list[LinkError | None]:
-        """Store each ``(subject, raw, message_id)``; one answer each, in order."""
+    async def publish_many(self, messages: Sequence[Inbound]) -> list[LinkError | None]:
+        """Store each; one answer each, in order."""
 
 
 class Source(Protocol):
@@ -75,13 +74,22 @@ class Judge:
         """The decision of ``varde.admission``; a message without a usable identifier is malformed."""
         if _MESSAGE_ID.fullmatch(fetched.message_id) is None:
             return Refuse(Reason.MALFORMED, "no Nats-Msg-Id of 1 to 128 visible characters")
+        try:
+            transit = None if fetched.transit is None else parse_transit(fetched.transit)
+        except VardeError as error:
+            return Refuse(error.reason, error.detail)
+        return self.judge_document(fetched.raw, lane, transit)
+
+    def judge_document(self, raw: bytes, lane: Lane, transit: Transit | None = None) -> Decision:
+        """The same for a document that is in no stream."""
         return admit(
-            fetched.raw,
+            raw,
             lane=lane,
             me=self.me,
             link=self.link,
             trust=self.trust(),
             now=int(self.clock()),
+            transit=transit,
         )
 
     def judge_all(self, batch: Sequence[Fetched], lane: Lane) -> list[Decision]:
@@ -90,7 +98,7 @@ class Judge:
 
 
 async def carry(
-    batch: Sequence[Fetched], lane: Lane, *, judge: Judge, inbox: Inbox, source: Source
+    batch: Sequence[Fetched], lane: Lane, *, judge: Judge, inbox: Store, source: Source
 ) -> list[Carry]:
     """Carry one batch over: (1) judge; (2) store what is admitted; (3) tell the peer's broker, never before.
 
@@ -106,10 +114,11 @@ async def carry(
     stored = (
         await inbox.publish_many(  # (2)
             [
-                (
-                    inbox_subject(decision.lane, decision.sender),
+                Inbound(
+                    inbox_subject(decision.lane, judge.link),
                     each.raw,
                     inbox_id(judge.link, each),
+                    each.transit,
                 )
                 for each, decision in admitted
             ]

@@ -5,13 +5,14 @@ Protocol sections 8.1 and 8.3.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import structlog
 
 from varde_relay.access import ROSTER_GET, ROSTER_UPDATE
 from varde_relay.book import RosterBook
-from varde_relay.nats_link import Connection, Endpoint, LinkDown, LinkError, keep_connected
+from varde_relay.nats_link import Connection, Endpoint, Inbound, LinkDown, LinkError, keep_connected
 from varde_relay.state import RelayState
 
 ASK_AGAIN_SECONDS: Final = 1.0
@@ -41,6 +42,7 @@ class Home:
         self._book = book
         self._connection: Connection | None = None
         self._up = asyncio.Event()
+        self._told = asyncio.Event()
 
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
@@ -62,33 +64,46 @@ class Home:
         """Return once documents can be stored."""
         await self._up.wait()
 
-    async def publish_many(
-        self, messages: Sequence[tuple[str, bytes, str]]
-    ) -> list[LinkError | None]:
-        """Store each ``(subject, raw, message_id)``; one answer each, in order, ``LinkDown`` when not connected."""
+    async def publish_many(self, messages: Sequence[Inbound]) -> list[LinkError | None]:
+        """Store each; one answer each, in order, ``LinkDown`` when not connected."""
         if self._connection is None:
             return [LinkDown("our own broker is not connected") for _ in messages]
         return await self._connection.publish_many(messages)
 
+    async def say(self, subject: str, raw: bytes) -> None:
+        """Tell the gateway something that nobody keeps; nothing when not connected."""
+        if self._connection is not None:
+            with suppress(LinkError):
+                await self._connection.send(subject, raw)
+
     async def _serve(self, connection: Connection) -> None:
-        await connection.subscribe(ROSTER_UPDATE, self._book.take)
+        await connection.subscribe(ROSTER_UPDATE, self._hear_update)
         self._connection = connection
         self._state.home_connected = True
         self._state.home_error = ""
         self._up.set()
         _log.info("home.up", url=self._endpoint.url)
         while True:
+            self._told.clear()
+            known = self._book.version
             try:
                 # The version that we have: the gateway need not tell what we know.
-                known = str(self._book.version).encode()
-                await self._book.take(await connection.request(ROSTER_GET, known))
+                await self._book.take(await connection.request(ROSTER_GET, str(known).encode()))
             except LinkDown:
                 raise
             except LinkError as error:
                 _log.info("roster.gateway_silent", error=error.detail)
                 await asyncio.sleep(ASK_AGAIN_SECONDS)
-            else:
-                await asyncio.sleep(REFRESH_SECONDS)
+                continue
+            if self._book.version == known:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(REFRESH_SECONDS):
+                        await self._told.wait()
+
+    async def _hear_update(self, raw: bytes) -> None:
+        await self._book.take(raw)
+        # What was told may begin behind a version that we lack: the next question closes the gap.
+        self._told.set()
 
     def _hear_down(self, detail: str) -> None:
         self._connection = None

@@ -13,7 +13,7 @@ import structlog
 from varde.admission import Refuse
 from varde.errors import Reason
 from varde.identifiers import Lane, Nation
-from varde.subjects import OUTBOX, peer_consumer
+from varde.subjects import OUTBOX, peer_consumer, pulse_in, pulse_out
 from varde_relay.admit import MAY_PASS_LATER, Carry, Judge, carry
 from varde_relay.home import Home
 from varde_relay.nats_link import Connection, Endpoint, NothingThere, keep_connected
@@ -24,6 +24,13 @@ NOTHING_THERE_PAUSE_SECONDS: Final = 1.0
 """A peer that has just begun makes our consumer a moment later."""
 
 NOT_STORED_PAUSE_SECONDS: Final = 0.5
+MAX_PER_SECOND: Final = 1000
+BURST: Final = 4096
+"""A peer that floods us is taken in at this rate at most, so that the others' documents are opened between its own."""
+
+MAX_PULSE_BYTES: Final = 32 * 1024
+PULSE_PAUSE_SECONDS: Final = 0.2
+"""A heartbeat is worth a signature's verification; a peer that floods us with them shall not have our processor."""
 
 _log = structlog.get_logger("varde_relay.link")
 
@@ -35,6 +42,25 @@ class Pace:
     batch: int
     wait_seconds: float
     pause: Callable[[int], float]
+
+
+class Allowance:
+    """So many a second, and at once no more than a burst; the excess is waited for."""
+
+    def __init__(self, per_second: float, burst: int) -> None:
+        """The whole burst is there."""
+        self._per_second = per_second
+        self._burst = burst
+        self._left = float(burst)
+        self._at: float | None = None
+
+    def take(self, count: int, now: float) -> float:
+        """Take ``count``; the seconds to wait before the next are taken."""
+        if self._at is not None:
+            self._left = min(self._burst, self._left + (now - self._at) * self._per_second)
+        self._at = now
+        self._left -= count
+        return max(0.0, -self._left / self._per_second)
 
 
 class Link:
@@ -58,6 +84,8 @@ class Link:
         self._state = state
         self._pace = pace
         self._urgent_drained = asyncio.Event()
+        self._next_pulse_at = 0.0
+        self._allowance = Allowance(MAX_PER_SECOND, BURST)
 
     async def run(self) -> None:
         """Keep the link up until cancelled; an error that nobody foresaw is logged and the link begins again."""
@@ -81,11 +109,25 @@ class Link:
         }
         for pull in pulls.values():
             await pull.bind()
+        await connection.subscribe(pulse_out(self._judge.me), self._hear_pulse)
         self._hear_up()
         self._urgent_drained.clear()
         async with asyncio.TaskGroup() as lanes:
             for lane, pull in pulls.items():
                 lanes.create_task(self._drain_lane(lane, pull))
+
+    async def _hear_pulse(self, raw: bytes) -> None:
+        now = asyncio.get_running_loop().time()
+        if now < self._next_pulse_at or len(raw) > MAX_PULSE_BYTES:
+            return
+        self._next_pulse_at = now + PULSE_PAUSE_SECONDS
+        decision = self._judge.judge_document(raw, Lane.URGENT)
+        if isinstance(decision, Refuse):
+            self._state.refused[decision.reason] += 1
+            self._note_error(f"heartbeat refused: {decision.reason.value}: {decision.detail}")
+            return
+        self._state.heard_at = self._judge.clock()
+        await self._home.say(pulse_in(self._peer), raw)
 
     async def _drain_lane(self, lane: Lane, pull: Pull) -> None:
         while True:
@@ -119,6 +161,7 @@ class Link:
         state.age_seconds[lane] = max(0.0, self._judge.clock() - batch[-1].stored_at)
         carried = await carry(batch, lane, judge=self._judge, inbox=self._home, source=pull)
         not_stored = [each.not_stored for each in carried if each.not_stored is not None]
+        await asyncio.sleep(self._allowance.take(len(batch), asyncio.get_running_loop().time()))
         self._count(lane, carried)
         if not_stored:
             state.not_stored += len(not_stored)

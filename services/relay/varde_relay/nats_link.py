@@ -12,12 +12,14 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.protocol.parser import Parser
+
+from varde.transit import TRANSIT_HEADER
 
 CONNECT_TIMEOUT_SECONDS: Final = 3
 CLOSE_TIMEOUT_SECONDS: Final = 0.5
@@ -71,6 +73,20 @@ class Endpoint:
     reply_prefix: str
     client_name: str
     nkey_seed: str = field(repr=False)
+
+
+class Inbound(NamedTuple):
+    """One message to store; ``transit`` is the label of one that goes through several nations."""
+
+    subject: str
+    raw: bytes
+    message_id: str
+    transit: str | None = None
+
+    def headers(self) -> dict[str, str]:
+        """What stands before it on the wire."""
+        label = {} if self.transit is None else {TRANSIT_HEADER: self.transit}
+        return {_MESSAGE_ID: self.message_id, **label}
 
 
 class _BoundedParser(Parser):
@@ -157,14 +173,9 @@ class Connection:
                 await self._hear_end()
         raise LinkDown(self._last_error or "the broker closed the connection")
 
-    async def publish_many(
-        self, messages: Sequence[tuple[str, bytes, str]]
-    ) -> list[LinkError | None]:
-        """Store each ``(subject, raw, message_id)`` in the stream behind it; one answer each, in order."""
-        answers = [
-            await self._send(subject, raw, {_MESSAGE_ID: message_id})
-            for subject, raw, message_id in messages
-        ]
+    async def publish_many(self, messages: Sequence[Inbound]) -> list[LinkError | None]:
+        """Store each in the stream behind its subject; one answer each, in order."""
+        answers = [await self._send(each.subject, each.raw, each.headers()) for each in messages]
         await asyncio.wait(answers, timeout=PUBLISH_TIMEOUT_SECONDS)
         return [_stored(answer) for answer in answers]
 

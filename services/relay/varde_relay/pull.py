@@ -13,6 +13,7 @@ from typing import Final
 
 from nats.aio.msg import Msg
 
+from varde.transit import TRANSIT_HEADER
 from varde_relay.nats_link import Connection, NoAnswer, NothingThere
 
 MAX_FETCH_BYTES: Final = 4 * 1024 * 1024
@@ -30,7 +31,10 @@ _REPLY: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """One message of a stream; ``pending`` counts those behind it, ``stored_at`` is Unix seconds at its broker."""
+    """One message of a stream; ``pending`` counts those behind it, ``stored_at`` is Unix seconds at its broker.
+
+    ``transit`` is the label of one that goes through several nations.
+    """
 
     raw: bytes
     message_id: str
@@ -38,6 +42,7 @@ class Fetched:
     deliveries: int
     stored_at: float
     reply: str
+    transit: str | None = None
 
 
 class Pull:
@@ -113,7 +118,8 @@ def _ends_request(message: Msg) -> bool:
     headers = message.headers or {}
     status, detail = headers.get("Status", ""), headers.get("Description", "")
     if status == "503" or (status == "409" and "deleted" in detail.lower()):
-        raise NothingThere(detail or "there is no such consumer")
+        # The description of a 503 names the subject of the request only.
+        raise NothingThere(detail if status == "409" else "it has made no consumer for us yet")
     # 100 is an idle heartbeat. 404, 408 and every other 409 end the request: nothing (more) to send.
     return status != "100"
 
@@ -122,9 +128,11 @@ def _parse(message: Msg) -> Fetched:
     match = _REPLY.fullmatch(message.reply)
     if match is None:
         raise NoAnswer("the broker sent a message that is not from a stream")
+    headers = message.headers or {}
     return Fetched(
         raw=message.data,
-        message_id=(message.headers or {}).get("Nats-Msg-Id", ""),
+        message_id=headers.get("Nats-Msg-Id", ""),
+        transit=headers.get(TRANSIT_HEADER),
         pending=int(match["pending"]),
         deliveries=int(match["deliveries"]),
         stored_at=int(match["stored_at"]) / _NANOSECONDS,

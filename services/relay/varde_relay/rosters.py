@@ -4,7 +4,6 @@ The gateway tells, the relay verifies: a gateway that was taken over cannot make
 members did not vote for. Suspensions are our own nation's word and are taken as told. Protocol sections 4.3 and 8.3.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,19 +14,14 @@ from varde.encoding import (
     parse_json,
     require_list,
     require_string,
-    sha256_base64url,
 )
-from varde.errors import Reason, Untrusted
 from varde.identifiers import FederationId, Nation, parse_nation
 from varde.roster import (
     MAX_MEMBERS,
     MAX_ROSTER_BYTES,
     Roster,
     Trust,
-    accept_genesis,
-    accept_next,
-    parse_roster_payload,
-    parse_voted_roster,
+    extend_chain,
 )
 from varde_relay.broker_files import write_whole
 
@@ -88,28 +82,19 @@ def extend(
 ) -> Chain | None:
     """The chain after an announcement; ``VardeError`` where a roster in it breaks a rule. None before the first.
 
-    (1) A version that we have must be the one that we have: another one is a fork. (2) Each further version must
-    follow the last by the members' votes. (3) What is older than ours takes nothing away. (4) Suspensions are replaced.
+    What is older than ours takes nothing away; suspensions are replaced.
     """
-    texts = [*chain.texts] if chain else []
-    rosters = [*chain.rosters] if chain else []
-    for text in announcement.rosters:
-        if text in texts:
-            continue
-        voted = parse_voted_roster(text.encode())
-        digest = sha256_base64url(voted.payload)
-        if any(each.hash == digest for each in rosters):
-            # The same payload with other votes: what we verified before stays.
-            continue
-        if not rosters:
-            rosters.append(accept_genesis(voted, genesis))
-        else:
-            _check_no_fork(voted.payload, rosters)  # (1)
-            rosters.append(accept_next(rosters[-1], voted, now))  # (2)
-        texts.append(text)
-    if not rosters:
+    texts = chain.texts if chain else ()
+    rosters = chain.rosters if chain else ()
+    unread = (text.encode() for text in announcement.rosters if text not in texts)
+    added = extend_chain(rosters, unread, genesis, now)
+    if not (rosters or added):
         return None
-    return Chain(tuple(texts), tuple(rosters), announcement.suspended)  # (3) (4)
+    return Chain(
+        (*texts, *(raw.decode() for _, raw in added)),
+        (*rosters, *(roster for roster, _ in added)),
+        announcement.suspended,
+    )
 
 
 def read_cache(path: Path, genesis: FederationId, now: int) -> Chain | None:
@@ -124,12 +109,3 @@ def read_cache(path: Path, genesis: FederationId, now: int) -> Chain | None:
 def write_cache(path: Path, chain: Chain) -> None:
     """Keep the chain for a start without a gateway."""
     write_whole(path, format_announcement(Announcement(chain.texts, chain.suspended)).decode())
-
-
-def _check_no_fork(payload: bytes, rosters: Sequence[Roster]) -> None:
-    roster = parse_roster_payload(payload)
-    if roster.version <= rosters[-1].version:
-        raise Untrusted(
-            Reason.FORKED_ROSTER,
-            f"roster {roster.version} has another content than the one we hold",
-        )
