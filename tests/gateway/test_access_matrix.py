@@ -15,6 +15,7 @@ from varde_gateway.web import (
     events_api,
     federation_api,
     health_api,
+    roster_api,
     sensors_api,
     users_api,
 )
@@ -27,6 +28,7 @@ ROUTERS = (
     events_api,
     federation_api,
     health_api,
+    roster_api,
     sensors_api,
     users_api,
 )
@@ -34,6 +36,8 @@ VALUES = {
     "alert_id": "019ab3f2-6c1e-7d3a-9b52-4f0c3a1de27b",
     "sensor_id": "nothing",
     "username": "nobody",
+    "digest": "A" * 43,
+    "nation": "XX",
 }
 
 

@@ -11,8 +11,8 @@ from support.federation import EE, FI, LV
 from varde.identifiers import Lane
 from varde.subjects import inbox_subject, outbox_subject
 from varde_gateway.broker_link import BrokerLimits, BrokerLink
-from varde_gateway.flow.ports import BrokerFull, BrokerUnavailable
-from varde_relay.nats_link import Connection
+from varde_gateway.flow.ports import BrokerFull, BrokerUnavailable, Outbound
+from varde_relay.nats_link import Connection, Inbound
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio]
 URGENT_FI = outbox_subject(FI, Lane.URGENT)
@@ -28,26 +28,28 @@ async def test_the_streams_and_every_peers_two_consumers_are_made(tmp_path: Path
 
 async def test_a_repeated_message_identifier_is_stored_once(tmp_path: Path) -> None:
     async with running_coast(tmp_path, EE, FI) as coast, coast.gateway(EE) as gateway:
-        assert await gateway.publish_many([(URGENT_FI, b"x", "same")] * 3) == [None] * 3
+        assert await gateway.publish_many([Outbound(URGENT_FI, b"x", "same")] * 3) == [None] * 3
         assert await gateway.backlog(FI, Lane.URGENT) == 1
 
 
 async def test_a_full_outbox_is_an_error_that_the_gateway_sees(tmp_path: Path) -> None:
     limits = BrokerLimits(outbox_bytes=64 * 1024)
     async with running_coast(tmp_path, EE, FI) as coast, coast.gateway(EE, limits) as gateway:
-        messages = [(URGENT_FI, bytes(20 * 1024), str(each)) for each in range(5)]
+        messages = [Outbound(URGENT_FI, bytes(20 * 1024), str(each)) for each in range(5)]
         errors = await gateway.publish_many(messages)
         assert errors[:3] == [None] * 3
         assert all(isinstance(each, BrokerFull) for each in errors[3:])
         with pytest.raises(BrokerFull, match="maximum bytes"):
-            await gateway.publish(*messages[4])
+            await gateway.publish(*messages[4][:3])
         assert await gateway.backlog(FI, Lane.URGENT) == 3
 
 
 async def test_a_peer_that_stays_away_fills_its_own_share_only(tmp_path: Path) -> None:
     limits = BrokerLimits(waiting_per_subject=2)
     async with running_coast(tmp_path, EE, FI, LV) as coast, coast.gateway(EE, limits) as gateway:
-        errors = await gateway.publish_many([(URGENT_FI, b"x", str(each)) for each in range(3)])
+        errors = await gateway.publish_many(
+            [Outbound(URGENT_FI, b"x", str(each)) for each in range(3)]
+        )
         assert errors[:2] == [None, None]
         assert isinstance(errors[2], BrokerFull)
         await gateway.publish(outbox_subject(FI, Lane.ROUTINE), b"x", "routine")
@@ -98,7 +100,10 @@ async def test_a_limit_that_was_changed_is_followed_at_the_next_connect(tmp_path
 
 async def store_as_relay(connection: Connection, count: int) -> None:
     errors = await connection.publish_many(
-        [(inbox_subject(Lane.URGENT, FI), f"{each}".encode(), f"{each}") for each in range(count)]
+        [
+            Inbound(inbox_subject(Lane.URGENT, FI), f"{each}".encode(), f"{each}")
+            for each in range(count)
+        ]
     )
     assert errors == [None] * count
 
@@ -111,7 +116,7 @@ async def test_what_is_fetched_says_who_sent_it_and_comes_again_until_acknowledg
         await relay.open()
         await store_as_relay(relay, 1)
         (first,) = await gateway.fetch(Lane.URGENT, 10, 5)
-        assert (first.raw, first.sender, first.lane, first.redelivered) == (
+        assert (first.raw, first.link, first.lane, first.redelivered) == (
             b"0",
             FI,
             Lane.URGENT,

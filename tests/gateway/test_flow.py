@@ -2,15 +2,14 @@
 
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import func, select
 
 from support.alerts import sample_alert
 from support.federation import EE, FI, LV, federation
 from support.nodes import Clock, Node, carry, running_node, running_nodes, settle
+from support.sending import audited, count_alerts, delivery, seen, send
 from varde.acknowledgement import Response
 from varde.alert import parse_alert
 from varde.auditlog import AuditKind
@@ -24,8 +23,8 @@ from varde_gateway.flow.lifecycle import cancel_alert, update_alert
 from varde_gateway.flow.overdue import notice_overdue
 from varde_gateway.flow.send import Order, send_alert
 from varde_gateway.flow.trail import list_entries
-from varde_gateway.store.alerts import find_alert, list_alerts
-from varde_gateway.store.tables import alerts_table, deliveries_table
+from varde_gateway.store.alerts import list_alerts
+from varde_gateway.store.tables import deliveries_table
 
 pytestmark = pytest.mark.asyncio
 
@@ -44,43 +43,6 @@ def urls(new_database: Callable[[], str]) -> dict[Nation, str]:
 async def nodes(urls: dict[Nation, str], clock: Clock) -> AsyncIterator[dict[Nation, Node]]:
     async with running_nodes(urls, federation(), clock) as running:
         yield running
-
-
-async def send(node: Node, *to: Nation, claim: Claim | None = None, **overrides: Any) -> str:
-    order = Order(to, Tlp.AMBER, parse_alert(sample_alert(**overrides)))
-    answer = await send_alert(
-        node.desk, order, author="operator", document_id=node.desk.new_id(), claim=claim
-    )
-    return str(answer["id"])
-
-
-async def seen(node: Node, alert_id: str) -> dict[str, Any] | None:
-    found: Any = await node.desk.ledger.read(
-        lambda c: find_alert(c, alert_id, None, node.desk.now_ms())
-    )
-    return found
-
-
-async def delivery(node: Node, alert_id: str, to: Nation) -> dict[str, Any]:
-    alert = await seen(node, alert_id)
-    assert alert is not None
-    found: dict[str, Any] = next(each for each in alert["deliveries"] if each["to"] == to)
-    return found
-
-
-async def audited(node: Node, subject: str) -> list[str]:
-    entries, _ = await node.desk.ledger.read(
-        lambda c: list_entries(c, limit=100, after_index=None, subject=subject)
-    )
-    return [str(each["kind"]) for each in entries]
-
-
-async def count_alerts(node: Node) -> int:
-    return int(
-        await node.desk.ledger.read(
-            lambda c: c.scalar(select(func.count()).select_from(alerts_table))
-        )
-    )
 
 
 async def test_an_alert_is_sent_sealed_opened_receipted_and_audited_at_both_ends(
@@ -414,11 +376,11 @@ async def test_garbage_and_forgeries_in_the_inbox_are_audited_and_change_nothing
     await send(nodes[EE], FI)
     await nodes[EE].work()
     await carry(nodes[EE], nodes[FI])
-    raw, _, sender = nodes[FI].broker.inbox.popleft()
+    raw, _, sender, _ = nodes[FI].broker.inbox.popleft()
     forged = json.loads(raw)
     forged["tag"] = forged["tag"][::-1]
     for message in (b"{}", b"\xff" * 100, json.dumps(forged).encode()):
-        nodes[FI].broker.inbox.append((message, Lane.URGENT, sender))
+        nodes[FI].broker.inbox.append((message, Lane.URGENT, sender, None))
     assert await nodes[FI].take_in() == ["acknowledged"] * 3
     assert await count_alerts(nodes[FI]) == 0
     entries, _ = await nodes[FI].desk.ledger.read(

@@ -79,7 +79,7 @@ def test_a_federation_of_three_verifies_from_its_fingerprint(tmp_path: Path) -> 
         assert settings.name == node.plan.name
         keyring = open_keystore(settings.keystore, node.plan.nation, settings.read_passphrase())
         assert keyring.message.public == node.member.signing_keys
-        assert keyring.vote.public == node.member.voting_keys
+        assert keyring.voting[0].public == node.member.voting_keys
 
 
 def test_the_relay_takes_the_home_that_was_made(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_nations_that_pass_files_found_the_same_federation(tmp_path: Path) -> No
     fingerprint = fingerprint_of(voted)
     for node in nodes:
         assert node.plan.nation in missing_votes(voted)
-        voted = add_vote(voted, node.plan.nation, node.keyring.vote)
+        voted = add_vote(voted, node.plan.nation, node.keyring.voting)
     assert missing_votes(voted) == []
     assert fingerprint_of(voted) == fingerprint
     for node in nodes:
@@ -184,7 +184,7 @@ def test_a_vote_given_again_replaces_the_first(tmp_path: Path) -> None:
     nodes = [founded(tmp_path, code) for code in ("EE", "FI")]
     voted = draft_genesis([node.member for node in nodes], NOW)
     for _ in range(3):
-        voted = add_vote(voted, nodes[0].plan.nation, nodes[0].keyring.vote)
+        voted = add_vote(voted, nodes[0].plan.nation, nodes[0].keyring.voting)
     assert len(parse_voted_roster(voted).votes) == 1
 
 
@@ -192,20 +192,20 @@ def test_nobody_votes_with_the_keys_of_another_seat(tmp_path: Path) -> None:
     ee, fi, lv = (founded(tmp_path, code) for code in ("EE", "FI", "LV"))
     voted = draft_genesis([ee.member, fi.member], NOW)
     with pytest.raises(FoundingError, match="no seat"):
-        add_vote(voted, ee.plan.nation, fi.keyring.vote)
+        add_vote(voted, ee.plan.nation, fi.keyring.voting)
     with pytest.raises(FoundingError, match="no seat"):
-        add_vote(voted, ee.plan.nation, ee.keyring.message)
+        add_vote(voted, ee.plan.nation, [ee.keyring.message])
     with pytest.raises(FoundingError, match="no seat"):
-        add_vote(voted, lv.plan.nation, lv.keyring.vote)
+        add_vote(voted, lv.plan.nation, lv.keyring.voting)
 
 
 def test_a_wrong_fingerprint_or_a_missing_vote_leaves_the_home_as_it_was(tmp_path: Path) -> None:
     ee, fi = (founded(tmp_path, code) for code in ("EE", "FI"))
-    voted = add_vote(draft_genesis([ee.member, fi.member], NOW), ee.plan.nation, ee.keyring.vote)
+    voted = add_vote(draft_genesis([ee.member, fi.member], NOW), ee.plan.nation, ee.keyring.voting)
     before = {each: each.read_bytes() for each in ee.plan.home.rglob("*") if each.is_file()}
     with pytest.raises(Untrusted, match="no valid vote of FI"):
         join_federation(ee.plan.home, ee.plan.nation, voted, fingerprint_of(voted))
-    voted = add_vote(voted, fi.plan.nation, fi.keyring.vote)
+    voted = add_vote(voted, fi.plan.nation, fi.keyring.voting)
     with pytest.raises(Untrusted, match="not the genesis roster"):
         join_federation(ee.plan.home, ee.plan.nation, voted, FederationId("A" * 43))
     assert {each: each.read_bytes() for each in ee.plan.home.rglob("*") if each.is_file()} == before
@@ -216,7 +216,7 @@ def test_a_roster_without_my_exact_seat_is_not_joined(tmp_path: Path) -> None:
     ee = founded(tmp_path, "EE")
     voted = draft_genesis([fi.member, lv.member], NOW)
     for node in (fi, lv):
-        voted = add_vote(voted, node.plan.nation, node.keyring.vote)
+        voted = add_vote(voted, node.plan.nation, node.keyring.voting)
     with pytest.raises(FoundingError, match="does not hold the seat of EE"):
         join_federation(ee.plan.home, ee.plan.nation, voted, fingerprint_of(voted))
 

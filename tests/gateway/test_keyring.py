@@ -17,18 +17,20 @@ from pydantic import SecretStr
 from varde.encoding import encode_base64url
 from varde.identifiers import parse_nation
 from varde_gateway.keyring import (
+    Keyring,
+    UnwrapError,
+    create_keystore,
+    generate_passphrase,
+    open_keystore,
+)
+from varde_gateway.keystore_file import (
     GENERATED_SCRYPT_N,
     TYPED_SCRYPT_N,
     DamagedKeystoreError,
     ExposedKeystoreError,
     ForeignKeystoreError,
-    Keyring,
     KeystoreError,
-    UnwrapError,
     WrongPassphraseError,
-    create_keystore,
-    generate_passphrase,
-    open_keystore,
 )
 
 EE = parse_nation("EE")
@@ -62,7 +64,7 @@ def test_what_was_made_is_what_is_opened(tmp_path: Path) -> None:
     made = create_keystore(path, EE, PASSPHRASE, generated=True, random=seeded(1))
     opened = open_keystore(path, EE, PASSPHRASE)
     assert opened.message.public == made.message.public
-    assert opened.vote.public == made.vote.public
+    assert opened.voting[0].public == made.voting[0].public
     assert opened.log.private_bytes_raw() == made.log.private_bytes_raw()
     assert opened.token.private_bytes_raw() == made.token.private_bytes_raw()
 
@@ -71,12 +73,12 @@ def test_no_two_purposes_share_a_key(path: Path) -> None:
     keyring = open_keystore(path, EE, PASSPHRASE)
     publics = [
         keyring.message.public.ed25519,
-        keyring.vote.public.ed25519,
+        keyring.voting[0].public.ed25519,
         keyring.log.public_key().public_bytes_raw(),
         keyring.token.public_key().public_bytes_raw(),
     ]
     assert len(set(publics)) == len(publics)
-    assert keyring.message.public.ml_dsa_65 != keyring.vote.public.ml_dsa_65
+    assert keyring.message.public.ml_dsa_65 != keyring.voting[0].public.ml_dsa_65
 
 
 def test_a_wrong_passphrase_is_named_as_such(path: Path) -> None:
@@ -143,7 +145,7 @@ def test_a_cost_that_would_take_all_memory_is_refused_before_it_is_tried(
 
 
 def test_an_unknown_member_or_format_is_refused(path: Path) -> None:
-    rewrite(path, varde_keystore=2)
+    rewrite(path, varde_keystore=3)
     with pytest.raises(KeystoreError, match="Start the release that wrote it"):
         open_keystore(path, EE, PASSPHRASE)
     rewrite(path, varde_keystore=1, comment="hello")
@@ -240,7 +242,8 @@ def test_a_log_line_of_a_failed_opening_holds_no_private_bytes_and_no_local_vari
     program = (
         "import pathlib, sys, structlog\n"
         "from pydantic import SecretStr\n"
-        "from varde_gateway.keyring import KeystoreError, open_keystore\n"
+        "from varde_gateway.keyring import open_keystore\n"
+        "from varde_gateway.keystore_file import KeystoreError\n"
         "from varde_gateway.telemetry import set_up_logging\n"
         "set_up_logging('info')\n"
         "def main():\n"

@@ -132,10 +132,10 @@ async def test_numbers_per_recipient_have_no_gap_and_survive_a_failing_neighbour
     await ledger.write(lambda tx: tx.add(peers_table, {"nation": "FI", "next_sequence": 1}))
 
     def take(tx: Transaction) -> int:
-        return tx.next_sequence("FI")
+        return tx.number("FI", "A" * 43)
 
     def take_and_fail(tx: Transaction) -> int:
-        tx.next_sequence("FI")
+        tx.number("FI", "A" * 43)
         raise ValueError("no")
 
     answers = await asyncio.gather(

@@ -249,3 +249,11 @@ def headlined_alert(headline: str, **overrides: Any) -> dict[str, Any]:
     alert = sample_alert(**overrides)
     alert["info"][0]["headline"] = headline
     return alert
+
+
+def routine_alert(headline: str) -> dict[str, Any]:
+    """An alert that travels in the routine lane: nothing in it is severe."""
+    alert = headlined_alert(headline)
+    for info in alert["info"]:
+        info["severity"] = "Minor"
+    return alert

@@ -6,7 +6,7 @@
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -14,15 +14,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from support.federation import NOW, Federation, Party, seed
 from varde.admission import Admit, admit
-from varde.checkpoint import LogSigner
+from varde.checkpoint import LogSigner, WitnessSigner
 from varde.errors import Reason
 from varde.identifiers import Lane, Nation
 from varde.note import parse_vkey
+from varde.transit import Transit
 from varde_gateway.flow.desk import Desk, Policy
+from varde_gateway.flow.heartbeats import beat, hear, watch_links
 from varde_gateway.flow.inbox import take_in
 from varde_gateway.flow.outbox import publish, record, sweep
 from varde_gateway.flow.outgoing import Outgoing
-from varde_gateway.flow.ports import BrokerError, BrokerUnavailable, Carried
+from varde_gateway.flow.ports import BrokerError, BrokerUnavailable, Carried, Outbound
 from varde_gateway.flow.prekeys import load_prekeys, renew_prekeys
 from varde_gateway.flow.rosters import load_trust
 from varde_gateway.store.database import migrate, open_database
@@ -58,28 +60,34 @@ class PlainWrapping:
 class MemoryBroker:
     """One nation's broker: what it holds for others, and what its relay brought in."""
 
-    out: dict[tuple[str, Lane], deque[bytes]] = field(default_factory=dict)
-    inbox: deque[tuple[bytes, Lane, Nation]] = field(default_factory=deque)
+    out: dict[tuple[str, Lane], deque[tuple[bytes, Transit | None]]] = field(default_factory=dict)
+    inbox: deque[tuple[bytes, Lane, Nation, Transit | None]] = field(default_factory=deque)
+    pulses: deque[tuple[Nation, bytes]] = field(default_factory=deque)
+    heard: deque[tuple[Nation, bytes]] = field(default_factory=deque)
     down: bool = False
     seen: set[str] = field(default_factory=set)
 
-    async def publish(self, subject: str, raw: bytes, message_id: str) -> None:
-        if self.down:
-            raise BrokerUnavailable("the broker is away")
-        if message_id in self.seen:
+    def _publish(self, message: Outbound) -> None:
+        if message.message_id in self.seen:
             return
-        self.seen.add(message_id)
-        _, recipient, lane = subject.split(".")
-        self.out.setdefault((recipient, Lane(lane)), deque()).append(raw)
+        self.seen.add(message.message_id)
+        _, recipient, lane = message.subject.split(".")
+        queue = self.out.setdefault((recipient, Lane(lane)), deque())
+        queue.append((message.raw, message.transit))
 
-    async def publish_many(
-        self, messages: Sequence[tuple[str, bytes, str]]
-    ) -> list[BrokerError | None]:
+    async def publish_many(self, messages: Sequence[Outbound]) -> list[BrokerError | None]:
         if self.down:
             return [BrokerUnavailable("the broker is away") for _ in messages]
         for each in messages:
-            await self.publish(*each)
+            self._publish(each)
         return [None for _ in messages]
+
+    async def pulse(self, peer: Nation, raw: bytes) -> None:
+        if not self.down:
+            self.pulses.append((peer, raw))
+
+    async def next_pulse(self) -> tuple[Nation, bytes]:
+        raise AssertionError("the tests hand over what is heard themselves")
 
     async def fetch(self, lane: Lane, batch: int, wait_seconds: float) -> list[Carried]:
         raise AssertionError("the tests hand over what is carried themselves")
@@ -114,11 +122,20 @@ class Node:
         fates: list[str] = []
         while self.broker.inbox:
             batch = [self.broker.inbox.popleft() for _ in range(min(16, len(self.broker.inbox)))]
-            await take_in(self.desk, [self._carried(each, fates) for each in batch])
+            await take_in(self.desk, self.broker, [self._carried(each, fates) for each in batch])
         return fates
 
-    def _carried(self, message: tuple[bytes, Lane, Nation], fates: list[str]) -> Carried:
-        raw, lane, sender = message
+    async def beat(self) -> None:
+        """Say the heartbeats whose turn it is, take in those that were heard, and look at the links."""
+        while self.broker.heard:
+            await hear(self.desk, *self.broker.heard.popleft())
+        await beat(self.desk, self.broker)
+        await watch_links(self.desk)
+
+    def _carried(
+        self, message: tuple[bytes, Lane, Nation, Transit | None], fates: list[str]
+    ) -> Carried:
+        raw, lane, link, transit = message
 
         async def acknowledge() -> None:
             fates.append("acknowledged")
@@ -126,7 +143,7 @@ class Node:
         async def retry_later(seconds: float) -> None:
             fates.append("retried")
 
-        return Carried(raw, lane, sender, 0, acknowledge, retry_later)
+        return Carried(raw, lane, link, 0, acknowledge, retry_later, transit)
 
 
 async def carry(sender: Node, recipient: Node) -> int:
@@ -135,7 +152,7 @@ async def carry(sender: Node, recipient: Node) -> int:
     for lane in Lane:
         queue = sender.broker.out.get((recipient.desk.nation, lane), deque())
         while queue:
-            raw = queue.popleft()
+            raw, transit = queue.popleft()
             decision = admit(
                 raw,
                 lane=lane,
@@ -143,24 +160,42 @@ async def carry(sender: Node, recipient: Node) -> int:
                 link=sender.desk.nation,
                 trust=recipient.desk.trust,
                 now=recipient.desk.now(),
+                transit=transit,
             )
             if isinstance(decision, Admit):
-                recipient.broker.inbox.append((raw, lane, sender.desk.nation))
+                recipient.broker.inbox.append((raw, lane, sender.desk.nation, transit))
                 moved += 1
             else:
                 recipient.refused.append(decision.reason)
     return moved
 
 
-async def settle(nodes: Sequence[Node]) -> None:
-    """Let everybody work until nothing moves any more."""
+async def exchange_heartbeats(
+    nodes: Sequence[Node], cut: Collection[frozenset[Nation]] = ()
+) -> None:
+    """Everybody beats, everybody hears; nobody over the links that are cut."""
+    for node in nodes:
+        await node.beat()
+    by_nation = {node.desk.nation: node for node in nodes}
+    for node in nodes:
+        while node.broker.pulses:
+            peer, raw = node.broker.pulses.popleft()
+            if peer in by_nation and frozenset((node.desk.nation, peer)) not in cut:
+                by_nation[peer].broker.heard.append((node.desk.nation, raw))
+    for node in nodes:
+        await node.beat()
+
+
+async def settle(nodes: Sequence[Node], cut: Collection[frozenset[Nation]] = ()) -> None:
+    """Let everybody work until nothing moves any more; nothing moves over the links that are cut."""
     while True:
         moved = 0
         for node in nodes:
             await node.work()
         for sender in nodes:
             for recipient in nodes:
-                if sender is not recipient:
+                link = frozenset((sender.desk.nation, recipient.desk.nation))
+                if sender is not recipient and link not in cut:
                     moved += await carry(sender, recipient)
         for node in nodes:
             await node.take_in()
@@ -186,6 +221,10 @@ async def running_node(
                 log_signer=LogSigner(
                     parse_vkey(party.member.log).name,
                     Ed25519PrivateKey.from_private_bytes(seed(f"{party.nation} 1 log")),
+                ),
+                witness=WitnessSigner(
+                    party.member.witness_name,
+                    Ed25519PrivateKey.from_private_bytes(seed(f"{party.nation} 1 witness")),
                 ),
                 trust=trust,
                 ledger=ledger,

@@ -17,12 +17,16 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
-from varde.checkpoint import LogSigner
-from varde.identifiers import Lane, parse_federation_id, parse_nation
+from varde.checkpoint import LogSigner, WitnessSigner
+from varde.encoding import parse_json
+from varde.identifiers import Lane, Nation, parse_federation_id, parse_nation
+from varde.member import Member, parse_member
 from varde.note import parse_vkey
 from varde_gateway.broker_link import BrokerLink
+from varde_gateway.flow.beacon import run_beacon
 from varde_gateway.flow.bootstrap import take_bootstrap
-from varde_gateway.flow.desk import Desk, Policy
+from varde_gateway.flow.desk import Desk, HeldKeys, Policy
+from varde_gateway.flow.heartbeats import run_hearing, run_heartbeats
 from varde_gateway.flow.inbox import run_inbox
 from varde_gateway.flow.notify import EventFeed
 from varde_gateway.flow.outbox import run_outbox
@@ -31,6 +35,7 @@ from varde_gateway.flow.overdue import run_forgetting, run_overdue
 from varde_gateway.flow.prekeys import load_prekeys, run_prekeys
 from varde_gateway.flow.rosters import load_trust, read_rosters_file, rosters_for_relay
 from varde_gateway.flow.trail import check_stored_log, run_checkpoints
+from varde_gateway.flow.trust_followers import run_trust_followers
 from varde_gateway.keyring import open_keystore
 from varde_gateway.settings import GatewaySettings
 from varde_gateway.store.database import migrate, open_database
@@ -40,6 +45,7 @@ from varde_gateway.telemetry import Metrics, set_up_logging
 from varde_gateway.web.factory import create_api, end_streams
 
 SWITCH_SECONDS: Final = 0.0005
+MEMBER_FILE: Final = "member.json"
 
 _log = structlog.get_logger("gateway")
 
@@ -79,10 +85,15 @@ async def serve(settings: GatewaySettings) -> None:
             read_rosters_file(settings.rosters_file.read_bytes()),
             _now_ms() // 1000,
         )
+        seat = trust.current.members.get(nation) or _own_seat(settings)
         desk = Desk(
             nation=nation,
             keys=keyring.message,
-            log_signer=LogSigner(parse_vkey(trust.current.members[nation].log).name, keyring.log),
+            next_keys=keyring.next_message,
+            voting_keys=keyring.voting,
+            hold_keys=lambda: _held_keys(settings, nation),
+            log_signer=LogSigner(parse_vkey(seat.log).name, keyring.log),
+            witness=WitnessSigner(seat.witness_name, keyring.witness),
             trust=trust,
             ledger=ledger,
             outgoing=Outgoing(),
@@ -109,7 +120,7 @@ async def serve(settings: GatewaySettings) -> None:
             peers=desk.peers,
         )
         await closing.enter_async_context(broker)
-        broker.serve_roster(lambda: rosters_for_relay(ledger))
+        broker.serve_roster(lambda known: rosters_for_relay(ledger, known))
         api = create_api(desk, feed, broker, metrics, keyring.token, settings)
         server = _Server(
             uvicorn.Config(
@@ -129,7 +140,11 @@ async def serve(settings: GatewaySettings) -> None:
             tasks = [
                 workers.create_task(run_outbox(desk, broker)),
                 *(workers.create_task(run_inbox(desk, broker, lane)) for lane in Lane),
+                workers.create_task(run_beacon(desk, broker)),
+                workers.create_task(run_heartbeats(desk, broker)),
+                workers.create_task(run_hearing(desk, broker)),
                 workers.create_task(run_prekeys(desk)),
+                workers.create_task(run_trust_followers(desk, broker)),
                 workers.create_task(run_overdue(desk)),
                 workers.create_task(run_forgetting(desk)),
                 workers.create_task(run_checkpoints(desk)),
@@ -150,6 +165,17 @@ async def _serve_until_stopped(server: _Server, api: FastAPI) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     await server.serve()
+
+
+def _own_seat(settings: GatewaySettings) -> Member:
+    # A newcomer has no seat on the roster yet; its home says which one it asks for.
+    raw = (settings.home / MEMBER_FILE).read_bytes()
+    return parse_member(parse_json(raw, limit=len(raw)))
+
+
+def _held_keys(settings: GatewaySettings, nation: Nation) -> HeldKeys:
+    keyring = open_keystore(settings.keystore, nation, settings.read_passphrase())
+    return HeldKeys(keyring.message, keyring.next_message, keyring.voting)
 
 
 def _count(metrics: Metrics, events: list[Event]) -> None:

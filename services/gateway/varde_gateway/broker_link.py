@@ -5,6 +5,7 @@ document is, is not known here, and what travels on the wire is ``broker_wire``.
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,20 +13,25 @@ from pathlib import Path
 from typing import Final, NoReturn, Self
 
 import structlog
+from nats.aio.msg import Msg
 
-from varde.identifiers import Lane, Nation
+from varde.encoding import parse_decimal
+from varde.errors import Malformed
+from varde.identifiers import Lane, Nation, parse_nation
 from varde.subjects import (
     INBOX,
     INBOX_SUBJECTS,
     OUTBOX,
     OUTBOX_SUBJECTS,
+    PULSES_IN,
     gateway_consumer,
     inbox_filter,
     outbox_subject,
     peer_consumer,
+    pulse_out,
 )
 from varde_gateway.broker_wire import Live, NoStream, count_in, error_code, error_text
-from varde_gateway.flow.ports import BrokerError, BrokerUnavailable, Carried
+from varde_gateway.flow.ports import BrokerError, BrokerUnavailable, Carried, Outbound
 
 LONGEST_PAUSE_SECONDS: Final = 0.8
 MESSAGE_LIFE_SECONDS: Final = 8 * 24 * 3600
@@ -39,6 +45,8 @@ MAX_UNACKNOWLEDGED: Final = 4096
 PEER_ACK_WAIT_SECONDS: Final = 5
 GATEWAY_ACK_WAIT_SECONDS: Final = {Lane.URGENT: 5, Lane.ROUTINE: 20}
 """How long after a gateway died its unfinished messages come again; opening a batch must fit in it."""
+
+MAX_PULSES_HELD: Final = 256
 
 ROSTER_GET: Final = "node.roster.get"
 ROSTER_UPDATE: Final = "node.roster.update"
@@ -80,11 +88,12 @@ class BrokerLink:
         self._nkey_file = nkey_file
         self._peers = peers
         self._limits = limits
-        self._roster: Callable[[], Awaitable[bytes]] | None = None
+        self._roster: Callable[[bytes], Awaitable[bytes]] | None = None
         self._live: Live | None = None
         self._up = asyncio.Event()
         self._mending = asyncio.Lock()
         self._trouble = ""
+        self._pulses: asyncio.Queue[tuple[Nation, bytes]] = asyncio.Queue(MAX_PULSES_HELD)
         self._group = asyncio.TaskGroup()
         self._keeper: asyncio.Task[None] | None = None
 
@@ -108,14 +117,12 @@ class BrokerLink:
 
     async def publish(self, subject: str, raw: bytes, message_id: str) -> None:
         """Return after the JetStream acknowledgement; ``BrokerError`` otherwise."""
-        (error,) = await self.publish_many([(subject, raw, message_id)])
+        (error,) = await self.publish_many([Outbound(subject, raw, message_id)])
         if error is not None:
             raise error
 
-    async def publish_many(
-        self, messages: Sequence[tuple[str, bytes, str]]
-    ) -> list[BrokerError | None]:
-        """Publish ``(subject, raw, message_id)`` pipelined; one answer each, in order.
+    async def publish_many(self, messages: Sequence[Outbound]) -> list[BrokerError | None]:
+        """Publish pipelined; one answer each, in order.
 
         Where the stream is gone (its store was deleted under a running broker) it is made again and the rest repeated.
         """
@@ -140,6 +147,16 @@ class BrokerLink:
             await self._mend(live)
             return []
 
+    async def pulse(self, peer: Nation, raw: bytes) -> None:
+        """Say a heartbeat to ``peer``; nothing where it is not listening or our broker is away."""
+        if self._live is not None:
+            with contextlib.suppress(BrokerError):
+                await self._live.send(pulse_out(peer), raw)
+
+    async def next_pulse(self) -> tuple[Nation, bytes]:
+        """The next heartbeat that our relay heard, and at whose broker."""
+        return await self._pulses.get()
+
     async def backlog(self, recipient: Nation, lane: Lane) -> int:
         """How many messages the recipient has not fetched and acknowledged yet."""
         consumer = peer_consumer(recipient, lane)
@@ -147,13 +164,20 @@ class BrokerLink:
         return count_in(info, "num_pending") + count_in(info, "num_ack_pending")
 
     async def ensure_streams(self) -> None:
-        """Make what is missing for the peers of now: call it when the roster has changed."""
+        """Make what is missing for the peers of now, and take away what was for former ones: when the roster changed."""
         if self._live is not None:
             await self._mend(self._live)
 
-    def serve_roster(self, answer: Callable[[], Awaitable[bytes]]) -> None:
-        """Answer the relay's questions for the roster with this; from the next connect on."""
-        self._roster = answer
+    def serve_roster(self, answer: Callable[[int], Awaitable[bytes]]) -> None:
+        """Answer the relay's questions for what follows the version that it has; from the next connect on."""
+
+        async def answer_question(question: bytes) -> bytes:
+            try:
+                return await answer(parse_decimal(question.decode("ascii", "replace")))
+            except Malformed:
+                return await answer(0)
+
+        self._roster = answer_question
 
     async def announce_roster(self, raw: bytes) -> None:
         """Tell the relay at once; a relay that is not there asks when it comes back."""
@@ -169,6 +193,7 @@ class BrokerLink:
                 await self._make_streams(live)
                 if self._roster is not None:
                     await live.answer_requests(ROSTER_GET, self._roster)
+                await live.listen(PULSES_IN, self._hear_pulse)
                 self._live, failures, self._trouble = live, 0, ""
                 self._up.set()
                 _log.info("broker connected", url=self._url)
@@ -187,6 +212,12 @@ class BrokerLink:
             longest = min(LONGEST_PAUSE_SECONDS, 0.1 * 2 ** min(failures, 8))
             await asyncio.sleep(random.SystemRandom().uniform(longest / 2, longest))
 
+    async def _hear_pulse(self, message: Msg) -> None:
+        with contextlib.suppress(Malformed, asyncio.QueueFull):
+            # Where nobody takes them, the newest are as good as lost: the next ones come soon.
+            sender = parse_nation(message.subject.rpartition(".")[2])
+            self._pulses.put_nowait((sender, message.data))
+
     async def _mend(self, live: Live) -> None:
         async with self._mending:
             await self._make_streams(live)
@@ -201,6 +232,19 @@ class BrokerLink:
             for peer in self._peers():
                 name, subject = peer_consumer(peer, lane), outbox_subject(peer, lane)
                 await _make_consumer(live, OUTBOX, name, subject, PEER_ACK_WAIT_SECONDS)
+        await self._let_former_peers_go(live)
+
+    async def _let_former_peers_go(self, live: Live) -> None:
+        # What waits for a nation that was removed would fill its share of the OUTBOX until it is too old.
+        listed = await live.ask(f"CONSUMER.NAMES.{OUTBOX}", {})
+        names = listed.get("consumers") or []
+        assert isinstance(names, list)
+        wanted = {peer_consumer(peer, lane) for peer in self._peers() for lane in Lane}
+        for former in {str(name) for name in names} - wanted:
+            await live.ask(f"CONSUMER.DELETE.{OUTBOX}.{former}", {})
+            nation, _, lane = former.rpartition("-")
+            await live.ask(f"STREAM.PURGE.{OUTBOX}", {"filter": f"out.{nation}.{lane}"})
+            _log.info("consumer of a former peer deleted", consumer=former)
 
     def _require_live(self) -> Live:
         if self._live is None:

@@ -22,7 +22,14 @@ from nats.aio.msg import Msg
 from varde.errors import Malformed
 from varde.identifiers import Lane, parse_nation
 from varde.subjects import INBOX, gateway_consumer
-from varde_gateway.flow.ports import BrokerError, BrokerFull, BrokerUnavailable, Carried
+from varde.transit import TRANSIT_HEADER, format_transit, parse_transit
+from varde_gateway.flow.ports import (
+    BrokerError,
+    BrokerFull,
+    BrokerUnavailable,
+    Carried,
+    Outbound,
+)
 
 CONNECT_TIMEOUT_SECONDS: Final = 3
 WATCH_SECONDS: Final = 0.5
@@ -117,14 +124,16 @@ class Live:
                 await self._client.close()
         await self._hear_end()
 
-    async def answer_requests(self, subject: str, answer: Callable[[], Awaitable[bytes]]) -> None:
-        """Answer each request on ``subject`` with what ``answer`` gives."""
+    async def answer_requests(
+        self, subject: str, answer: Callable[[bytes], Awaitable[bytes]]
+    ) -> None:
+        """Answer each request on ``subject`` with what ``answer`` makes of it."""
 
         async def take(question: Msg) -> None:
             if not question.reply:
                 return
             try:
-                await self.send(question.reply, await answer())
+                await self.send(question.reply, await answer(question.data))
             except BrokerError as error:
                 _log.warning("a request is not answered", subject=subject, detail=error.detail)
 
@@ -145,14 +154,9 @@ class Live:
         except (nats.errors.Error, OSError) as error:
             raise BrokerUnavailable(str(error) or repr(error)) from error
 
-    async def publish_many(
-        self, messages: Sequence[tuple[str, bytes, str]]
-    ) -> list[BrokerError | None]:
+    async def publish_many(self, messages: Sequence[Outbound]) -> list[BrokerError | None]:
         """Publish, wait for the acknowledgements, one answer each."""
-        answers = [
-            await self._request(subject, raw, {"Nats-Msg-Id": message_id})
-            for subject, raw, message_id in messages
-        ]
+        answers = [await self._request(each.subject, each.raw, _headers(each)) for each in messages]
         if answers:
             await asyncio.wait(answers, timeout=ANSWER_TIMEOUT_SECONDS)
         return [_error_of(answer) for answer in answers]
@@ -241,6 +245,13 @@ class _Pull:
         return fetched
 
 
+def _headers(message: Outbound) -> dict[str, str]:
+    headers = {"Nats-Msg-Id": message.message_id}
+    if message.transit is not None:
+        headers[TRANSIT_HEADER] = format_transit(message.transit)
+    return headers
+
+
 def _ends(message: Msg, reply: str) -> bool:
     if message.reply or message.subject != reply:
         return False
@@ -266,15 +277,17 @@ async def _carried(live: Live, lane: Lane, message: Msg) -> Carried | None:
         await answer(f'-NAK {{"delay": {int(seconds * _NANOSECONDS)}}}'.encode())
 
     match = _REPLY.fullmatch(message.reply)
+    label = (message.headers or {}).get(TRANSIT_HEADER)
     try:
-        sender = parse_nation(message.subject.rpartition(".")[2])
+        link = parse_nation(message.subject.rpartition(".")[2])
+        transit = None if label is None else parse_transit(label)
     except Malformed:
         # Only our own relay may write there, so this is a broken relay; it shall not block the lane.
-        _log.error("a message on a subject that is not ours", subject=message.subject[:64])
+        _log.error("a message that our relay cannot have written", subject=message.subject[:64])
         await answer(b"+TERM")
         return None
     redelivered = int(match["deliveries"]) - 1 if match else 0
-    return Carried(message.data, lane, sender, redelivered, acknowledge, retry_later)
+    return Carried(message.data, lane, link, redelivered, acknowledge, retry_later, transit)
 
 
 def _read(answer: asyncio.Future[Msg]) -> dict[str, object]:

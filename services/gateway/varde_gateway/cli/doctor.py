@@ -26,7 +26,8 @@ from varde.identifiers import Nation, parse_federation_id, parse_nation
 from varde.roster import Roster, accept_genesis, accept_next, parse_voted_roster
 from varde_gateway.cli.command import JsonOption, make_app, print_json
 from varde_gateway.cli.exits import Exit
-from varde_gateway.keyring import Keyring, KeystoreError, open_keystore
+from varde_gateway.keyring import Keyring, open_keystore
+from varde_gateway.keystore_file import KeystoreError
 from varde_gateway.private_files import ExposedFileError, read_private
 from varde_gateway.settings import GatewaySettings, SettingsError, load_settings
 from varde_gateway.store.database import open_database

@@ -23,7 +23,8 @@ from varde_gateway.founding.federation import (
     read_member,
 )
 from varde_gateway.founding.home import MEMBER_FILE, FoundingError, join_federation
-from varde_gateway.keyring import KeystoreError, open_keystore
+from varde_gateway.keyring import open_keystore
+from varde_gateway.keystore_file import KeystoreError
 from varde_gateway.private_files import read_private, write_private
 from varde_gateway.settings import SettingsError, load_unjoined
 
@@ -68,7 +69,7 @@ def vote(roster: RosterFile, home: HomeOption) -> None:
         nation = _nation_of(home)
         settings = load_unjoined(home)
         keyring = open_keystore(settings.keystore, nation, settings.read_passphrase())
-        voted = add_vote(_read(roster), nation, keyring.vote)
+        voted = add_vote(_read(roster), nation, keyring.voting)
     except VardeError as error:
         fail(Exit.FAILED, str(error))
     except (FoundingError, KeystoreError, SettingsError) as error:

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 from varde.errors import VardeError
 from varde_gateway.cli.exits import Exit, fail
 from varde_gateway.founding.home import FoundingError
-from varde_gateway.keyring import KeystoreError
+from varde_gateway.keystore_file import KeystoreError
 from varde_gateway.private_files import ExposedFileError
 from varde_gateway.settings import SettingsError
 from varde_gateway.supervision.node import MissingBrokerError, PreparationError

@@ -8,27 +8,39 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, assert_never
 
-from sqlalchemy import and_, bindparam, case, func, insert, select, update
+from sqlalchemy import and_, bindparam, case, func, insert, null, select, update
 
 from varde.acknowledgement import Acknowledgement, parse_acknowledgement
 from varde.auditlog import AuditKind
 from varde.bulletin import Bulletin, parse_bulletin
+from varde.document import Document
 from varde.encoding import JsonObject, format_json
 from varde.errors import Malformed, Reason
 from varde.identifiers import Lane, Nation
-from varde.opening import Opened, Rejection
+from varde.opening import Opened
 from varde.prekeys import Prekeys, format_prekeys, parse_prekeys
+from varde.proposal import (
+    Ballot,
+    Proposal,
+    Restoration,
+    RosterWord,
+    Suspension,
+    parse_ballot,
+    parse_roster_word,
+)
 from varde.receipt import Receipt, Stage, parse_receipt
 from varde.signing import Kind
 from varde_gateway.flow.compose import Composed
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.prekeys import adopt_peer_prekeys
+from varde_gateway.flow.roster_changes import record_ballot, record_proposal
 from varde_gateway.flow.send import (
     describe_alert,
     mark_superseded,
     record_alert,
     record_document,
 )
+from varde_gateway.flow.suspensions import record_peer_suspension
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.tables import (
     acknowledgements_table,
@@ -45,7 +57,7 @@ _KNOWN_DIGEST: Final = select(documents_table.c.digest).where(
     documents_table.c.id == bindparam("key_id"),
 )
 
-Body: TypeAlias = Bulletin | Acknowledgement | Receipt | Prekeys
+Body: TypeAlias = Bulletin | Acknowledgement | Receipt | Prekeys | RosterWord | Ballot
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +80,25 @@ def read_body(opened: Opened) -> Body:
             return parse_receipt(body)
         case Kind.PREKEYS:
             return parse_prekeys(body)
+        case Kind.ROSTER:
+            return _read_roster_word(opened)
+        case Kind.VOTE:
+            return parse_ballot(body)
         case _:
             raise Malformed(f"this node does not take in a {opened.kind.value}", Reason.WRONG_KIND)
 
 
 def record_accepted(
-    tx: Transaction, desk: Desk, accepted: Accepted, recorded: dict[tuple[Nation, str], str]
+    tx: Transaction,
+    desk: Desk,
+    accepted: Accepted,
+    recorded: dict[tuple[Nation, str], str],
+    via: Sequence[Nation] = (),
 ) -> None:
     """Record the document, its audit entry and its effect, unless it was recorded before.
 
-    ``recorded`` are the digests that this step has recorded already, by sender and id.
+    ``recorded`` are the digests that this step has recorded already, by sender and id; ``via`` the nations that handed
+    the document on.
     """
     opened, body = accepted.opened, accepted.body
     document = opened.document
@@ -98,18 +119,29 @@ def record_accepted(
     recorded[key] = opened.digest
     lane = opened.header.lane if opened.header is not None else Lane.URGENT
     composed = Composed(opened.kind, lane, document, opened.raw, opened.digest)
-    record_document(tx, composed)
+    record_document(tx, composed, via)
     match body:
         case Bulletin():
-            _record_alert(tx, desk, composed, body)
+            _record_alert(tx, desk, composed, body, via)
         case Acknowledgement():
             _record_acknowledgement(tx, desk, composed, body)
         case Receipt():
             _record_receipt(tx, desk, composed, body)
         case Prekeys():
             _record_prekeys(tx, desk, composed, body)
+        case Proposal():
+            record_proposal(tx, desk, document.sender, body)
+        case Ballot():
+            record_ballot(tx, desk, document.sender, body)
+        case Suspension() | Restoration():
+            record_peer_suspension(tx, document.sender, body)
         case _:
             assert_never(body)
+
+
+def way_in_words(via: Sequence[Nation]) -> str:
+    """How an audit entry names the way; nothing for the direct link."""
+    return f" via {','.join(via)}" if via else ""
 
 
 def record_heard(tx: Transaction, nations: Collection[Nation]) -> None:
@@ -119,20 +151,18 @@ def record_heard(tx: Transaction, nations: Collection[Nation]) -> None:
     )
 
 
-def record_refusal(tx: Transaction, link: Nation, rejection: Rejection) -> None:
-    """Audit and announce what was not accepted; the sender learns nothing but the missing receipt."""
-    header = rejection.header
-    subjects = [("document", header.id)] if header is not None else []
-    tx.audit(
-        AuditKind.REFUSED, link, subjects, f"{rejection.reason.value}: {rejection.detail}"[:300]
-    )
-    tx.event(
-        "refused",
-        {"from": link, "reason": rejection.reason.value, "detail": rejection.detail[:300]},
-    )
+def _read_roster_word(opened: Opened) -> RosterWord:
+    word = parse_roster_word(opened.document.body)
+    sealed = opened.header is not None
+    if isinstance(word, Proposal) == sealed:
+        # What one nation thinks of another is not for those on the way; a proposal must reach whoever has no prekey.
+        raise Malformed("a proposal travels unsealed, a suspension sealed")
+    return word
 
 
-def _record_alert(tx: Transaction, desk: Desk, composed: Composed, bulletin: Bulletin) -> None:
+def _record_alert(
+    tx: Transaction, desk: Desk, composed: Composed, bulletin: Bulletin, via: Sequence[Nation]
+) -> None:
     sender = composed.document.sender
     serial = tx.event("alert", describe_alert(composed, bulletin, "received"))
     record_alert(tx, desk, composed, bulletin, direction="in", author=sender, serial=serial)
@@ -140,7 +170,7 @@ def _record_alert(tx: Transaction, desk: Desk, composed: Composed, bulletin: Bul
         AuditKind.RECEIVED,
         sender,
         [("document", composed.document.id), ("digest", composed.digest)],
-        f"{sender} to {','.join(composed.document.to)}",
+        f"{sender} to {','.join(composed.document.to)}{way_in_words(via)}",
     )
     mark_superseded(tx, sender, bulletin.alert)
 
@@ -180,7 +210,9 @@ def _record_acknowledgement(
         acknowledgement.response.value,
     )
     if alert.sender == desk.nation:
-        _advance(tx, [acknowledgement.document], nation, "acknowledged", composed.document.id)
+        _advance(
+            tx, [acknowledgement.document], nation, "acknowledged", evidence=composed.document.id
+        )
 
 
 def record_acknowledgement_row(
@@ -233,9 +265,16 @@ def _record_receipt(tx: Transaction, desk: Desk, composed: Composed, receipt: Re
         AuditKind.RECEIPTED if receipt.stage is Stage.DELIVERED else AuditKind.DISPLAYED,
         nation,
         [("receipt", composed.document.id), *(("document", each) for each in genuine)],
-        f"{receipt.stage.value}, {len(genuine)} of {len(ids)} known",
+        f"{receipt.stage.value}, {len(genuine)} of {len(ids)} known"
+        + way_in_words(max((each.via for each in receipt.documents), key=len)),
     )
-    moved = _advance(tx, genuine, nation, receipt.stage.value, composed.document.id)
+    moved: set[str] = set()
+    ways = {each.id: each.via for each in receipt.documents}
+    for via in sorted({ways[each] for each in genuine}):
+        on_this_way = [each for each in genuine if ways[each] == via]
+        moved |= _advance(
+            tx, on_this_way, nation, receipt.stage.value, evidence=composed.document.id, via=via
+        )
     for each in genuine:
         if each in moved and kinds[each].kind == Kind.ALERT.value:
             tx.event("delivery", {"id": each, "to": nation, "state": receipt.stage.value})
@@ -245,7 +284,13 @@ _ORDER = ("queued", "sent", "delivered", "displayed", "acknowledged")
 
 
 def _advance(
-    tx: Transaction, documents: Sequence[str], nation: str, state: str, evidence: str
+    tx: Transaction,
+    documents: Sequence[str],
+    nation: str,
+    state: str,
+    *,
+    evidence: str,
+    via: Sequence[Nation] = (),
 ) -> set[str]:
     """Move deliveries forward, never backwards; any word of the recipient proves that it has the document."""
     earlier = _ORDER[: _ORDER.index(state)]
@@ -265,7 +310,12 @@ def _advance(
         (deliveries_table.c.state.in_((*earlier, "failed")), state), else_=deliveries_table.c.state
     )
     if state == "delivered":
-        values["receipt_id"] = evidence
+        # The first receipt stands: a document that came again by another way is the same document.
+        receipted = deliveries_table.c.receipt_id.is_not(None)
+        values["receipt_id"] = case((receipted, deliveries_table.c.receipt_id), else_=evidence)
+        values["via"] = case(
+            (receipted, deliveries_table.c.via), else_=",".join(via) if via else null()
+        )
     moved = tx.connection.execute(
         update(deliveries_table)
         .where(
@@ -283,6 +333,9 @@ def _record_prekeys(tx: Transaction, desk: Desk, composed: Composed, prekeys: Pr
         select(peer_prekeys_table.c.sequence).where(peer_prekeys_table.c.nation == nation)
     )
     subjects = [("document", composed.document.id), ("digest", composed.digest)]
+    if _signed_by_former_keys(desk, composed.document):
+        tx.audit(AuditKind.REFUSED, nation, subjects, "prekeys signed with keys that were replaced")
+        return
     if known is not None and prekeys.sequence <= known:
         tx.audit(
             AuditKind.REFUSED, nation, subjects, f"prekeys {prekeys.sequence} do not follow {known}"
@@ -302,3 +355,13 @@ def _record_prekeys(tx: Transaction, desk: Desk, composed: Composed, prekeys: Pr
         )
     tx.audit(AuditKind.PREKEYS_ACCEPTED, nation, subjects, f"sequence {prekeys.sequence}")
     adopt_peer_prekeys(tx, desk, Nation(nation), prekeys)
+
+
+def _signed_by_former_keys(desk: Desk, document: Document) -> bool:
+    # The grace of an old roster is for what was on the way. A stolen key must not choose what others seal for.
+    former = desk.trust.earlier.get(document.roster.version)
+    seat = desk.trust.current.members.get(document.sender)
+    if former is None or seat is None:
+        return False
+    was = former.members.get(document.sender)
+    return was is None or was.signing_keys != seat.signing_keys

@@ -59,17 +59,19 @@ def compose_now(
 ) -> Composed:
     """Sign ``body`` for ``to``; the id is new unless the caller had to name it already."""
     now = desk.now()
+    # Once: the trust may be replaced meanwhile, and the keys must be those of the roster that is named.
+    roster = desk.trust.current
     unsigned = Document(
-        federation=desk.trust.current.federation,
+        federation=roster.federation,
         id=document or desk.new_id(),
         sender=desk.nation,
         to=tuple(sorted(to)),
         issued_at=now,
         expires_at=now + life_seconds,
-        roster=desk.trust.current.reference,
+        roster=roster.reference,
         body=body,
     )
-    raw = sign(format_document(unsigned), kind, desk.keys)
+    raw = sign(format_document(unsigned), kind, desk.keys_under(roster))
     return Composed(kind, lane, unsigned, raw, sha256_base64url(raw))
 
 

@@ -4,17 +4,21 @@ The parts that change while the node runs (trust, prekeys) are replaced whole, n
 either the old or the new.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
 
-from varde.checkpoint import LogSigner
+from varde.checkpoint import LogSigner, WitnessSigner
 from varde.identifiers import DocumentId, Nation, document_id
 from varde.keys import PrekeyPrivate, SigningKeys
 from varde.prekeys import DatedPrekey
-from varde.roster import Trust
+from varde.roster import Roster, Trust
+from varde_gateway.flow.links import Links, Remembered
+from varde_gateway.flow.log_talk import Logs
 from varde_gateway.flow.outgoing import Outgoing
+from varde_gateway.flow.refusals import Refusals
 from varde_gateway.store.ledger import Ledger
 
 
@@ -41,13 +45,28 @@ class Policy:
     retry_seconds: int = 10
 
 
+@dataclass(frozen=True, slots=True)
+class HeldKeys:
+    """What the keystore holds now; ``next_message`` are keys that the members may vote for, ``voting`` may be none."""
+
+    message: SigningKeys
+    next_message: SigningKeys | None
+    voting: tuple[SigningKeys, ...]
+
+
 @dataclass(slots=True)
 class Desk:
-    """One node at work. ``now_ms`` gives Unix milliseconds, ``random`` that many random bytes."""
+    """One node at work. ``now_ms`` gives Unix milliseconds, ``random`` that many random bytes.
+
+    ``next_keys`` will be the message keys once the roster names them; ``voting_keys`` are those that this node holds,
+    none where they live on another machine; ``hold_keys`` reads the keystore again. ``trust_changed`` is set whenever ``trust`` was replaced. ``brought_up`` is
+    after which version, and when, a peer was last sent the rosters that it lacks.
+    """
 
     nation: Nation
     keys: SigningKeys
     log_signer: LogSigner
+    witness: WitnessSigner
     trust: Trust
     ledger: Ledger
     outgoing: Outgoing
@@ -57,6 +76,30 @@ class Desk:
     random: Callable[[int], bytes]
     own_prekeys: Mapping[str, PrekeyPrivate] = field(default_factory=dict)
     peer_prekeys: Mapping[Nation, tuple[DatedPrekey, ...]] = field(default_factory=dict)
+    links: Links = field(default_factory=Links)
+    refusals: Refusals = field(default_factory=Refusals)
+    logs: Logs = field(default_factory=Logs)
+    handed_on: Remembered = field(default_factory=Remembered)
+    next_keys: SigningKeys | None = None
+    voting_keys: tuple[SigningKeys, ...] = ()
+    hold_keys: Callable[[], HeldKeys] | None = None
+    trust_changed: asyncio.Event = field(default_factory=asyncio.Event)
+    brought_up: Mapping[Nation, tuple[int, int]] = field(default_factory=dict)
+
+    def keys_under(self, roster: Roster) -> SigningKeys:
+        """The message keys that our seat has in ``roster``; the present ones where it has none."""
+        seat = roster.members.get(self.nation)
+        if (
+            self.next_keys is not None
+            and seat is not None
+            and seat.signing_keys == self.next_keys.public
+        ):
+            return self.next_keys
+        return self.keys
+
+    def is_member(self) -> bool:
+        """Whether our nation is on the roster yet, and still."""
+        return self.nation in self.trust.current.members
 
     def now(self) -> int:
         """Unix seconds, as documents use them."""
@@ -69,3 +112,7 @@ class Desk:
     def peers(self) -> tuple[Nation, ...]:
         """Every other nation on the roster, sorted."""
         return tuple(sorted(each for each in self.trust.current.members if each != self.nation))
+
+    def trusted_peers(self) -> tuple[Nation, ...]:
+        """The peers that this nation has not suspended."""
+        return tuple(each for each in self.peers() if each not in self.trust.suspended)

@@ -107,9 +107,9 @@ def order_from_xml(raw: bytes, *, to: Sequence[Nation], tlp: Tlp) -> Order:
 
 
 def parse_recipients(desk: Desk, value: object) -> tuple[Nation, ...]:
-    """Nations from a list of codes; ``*`` alone, or a list with it alone, is every other member."""
+    """Nations from a list of codes; ``*`` alone, or a list with it alone, is every other member not suspended by us."""
     if value in (ALL_MEMBERS, [ALL_MEMBERS]):
-        return desk.peers()
+        return desk.trusted_peers()
     if not isinstance(value, list) or not 0 < len(value) <= MAX_RECIPIENTS:
         raise InvalidAt("to", f'to is "*" or a list of 1 to {MAX_RECIPIENTS} nation codes.')
     try:
@@ -122,6 +122,11 @@ def parse_recipients(desk: Desk, value: object) -> tuple[Nation, ...]:
             raise InvalidAt(
                 f"to[{place}]",
                 f"{nation} is not a member of this federation. Members: {', '.join(sorted(members))}.",
+            )
+        if nation in desk.trust.suspended:
+            raise InvalidAt(
+                f"to[{place}]",
+                f"{nation} is suspended by this nation. Leave it out, or let an administrator end the suspension first.",
             )
     return nations
 

@@ -6,6 +6,7 @@ from varde.encoding import Json, JsonObject
 from varde.identifiers import Nation
 from varde.prekeys import choose_prekey
 from varde_gateway.flow.desk import Desk
+from varde_gateway.flow.links import LinkState, PeerLink
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.tables import deliveries_table, peers_table
 
@@ -48,14 +49,25 @@ def _describe_member(
     member = next(each for each in desk.trust.current.members.values() if each.nation == nation)
     chosen = choose_prekey(desk.peer_prekeys.get(member.nation, ()), desk.now(), stale_allowed=True)
     count, oldest = waiting or (0, None)
+    now = desk.now_ms()
+    own = member.nation == desk.nation
+    state = None if own else desk.links.state(member.nation, now)
+    link = PeerLink(since=now) if own else desk.links.of(member.nation, now)
+    ways: list[Json] = [*desk.links.ways(member.nation, now)[:1]]
+    hears: list[Json] = [*sorted(each for each, others in link.reaches.items() if not others)]
     described: dict[str, Json] = {
         "nation": nation,
         "name": member.name,
         "standing": member.standing.value,
-        "self": nation == desk.nation,
+        "self": own,
         "broker": member.broker,
         "suspended": nation in desk.trust.suspended,
-        "last_heard_at": rfc3339(heard),
+        "state": None if state is None else state.value,
+        "last_heard_at": rfc3339(max(heard or 0, link.heard_at or 0) or None),
+        "last_heartbeat_at": rfc3339(link.heard_at),
+        "path": ways if state is LinkState.CUT else [],
+        "hears": hears,
+        "missing": sum(last - first + 1 for first, last in link.missing),
         "prekey": None if chosen is None else ("stale" if chosen.stale else "live"),
         "undelivered": count,
         "oldest_undelivered_at": rfc3339(oldest),

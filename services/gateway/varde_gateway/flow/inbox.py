@@ -22,12 +22,13 @@ from varde_gateway.flow.accept import (
     read_body,
     record_accepted,
     record_heard,
-    record_refusal,
 )
+from varde_gateway.flow.beacon import hand_on, is_for_another
 from varde_gateway.flow.compose import Composed, compose_now
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.outbox import UNRECEIPTED_KINDS
 from varde_gateway.flow.ports import Broker, BrokerError, Carried
+from varde_gateway.flow.refusals import record_refusal
 from varde_gateway.flow.send import queue_deliveries, record_document
 from varde_gateway.flow.worker import repeat
 from varde_gateway.store.transaction import Transaction
@@ -44,8 +45,11 @@ _log = structlog.get_logger("inbox")
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
+    """``number`` is where the document stands among its sender's, as far as the document proves it."""
+
     carried: Carried
     outcome: Accepted | Rejection
+    number: tuple[Nation, int, str] | None
 
 
 async def run_inbox(desk: Desk, broker: Broker, lane: Lane) -> None:
@@ -60,34 +64,34 @@ async def run_inbox(desk: Desk, broker: Broker, lane: Lane) -> None:
             await asyncio.sleep(BROKER_PAUSE_SECONDS)
             return
         if batch:
-            await take_in(desk, batch)
+            await take_in(desk, broker, batch)
 
     await repeat(f"inbox-{lane.value}", one_round, pause_seconds=0)
 
 
-async def take_in(desk: Desk, batch: Sequence[Carried]) -> None:
-    """Open, record and receipt one batch, then tell the broker."""
+async def take_in(desk: Desk, broker: Broker, batch: Sequence[Carried]) -> None:
+    """Open, record and receipt one batch, then tell the broker; what is for others is handed on."""
+    on_the_way = [each for each in batch if is_for_another(desk, each)]
+    if on_the_way:
+        await hand_on(desk, broker, on_the_way)
+        batch = [each for each in batch if each not in on_the_way]
+    if batch:
+        await _take_own(desk, batch)
+
+
+async def _take_own(desk: Desk, batch: Sequence[Carried]) -> None:
     judged, receipts = await asyncio.to_thread(_judge, desk, batch)
 
-    heard = {
-        each.outcome.opened.document.sender for each in judged if isinstance(each.outcome, Accepted)
-    }
-
-    def record(tx: Transaction) -> None:
-        recorded: dict[tuple[Nation, str], str] = {}
-        if heard:
-            record_heard(tx, heard)
-        for each in judged:
-            if isinstance(each.outcome, Accepted):
-                record_accepted(tx, desk, each.outcome, recorded)
-            elif each.outcome.reason not in PASSING_REASONS:
-                record_refusal(tx, each.carried.sender, each.outcome)
-        for receipt in receipts:
-            record_document(tx, receipt)
-            queue_deliveries(tx, desk, receipt, receipt.document.to, sealed=False, numbered=False)
-
-    if any(_is_final(each) for each in judged):
-        await desk.ledger.write(record)
+    now = desk.now_ms()
+    noted = [
+        (each.carried.link, each.outcome)
+        for each in judged
+        if isinstance(each.outcome, Rejection)
+        and _is_final(each)
+        and desk.refusals.note(each.carried.link, each.outcome, now)
+    ]
+    if noted or receipts or any(isinstance(each.outcome, Accepted) for each in judged):
+        await desk.ledger.write(lambda tx: _record(tx, desk, judged, receipts, noted))
     for each in judged:
         if _is_final(each):
             await each.carried.acknowledge()
@@ -95,48 +99,92 @@ async def take_in(desk: Desk, batch: Sequence[Carried]) -> None:
             await each.carried.retry_later(RETRY_SECONDS)
 
 
+def _record(
+    tx: Transaction,
+    desk: Desk,
+    judged: Sequence[_Judged],
+    receipts: Sequence[tuple[Composed, Nation | None]],
+    noted: Sequence[tuple[Nation, Rejection]],
+) -> None:
+    heard = {
+        each.outcome.opened.document.sender for each in judged if isinstance(each.outcome, Accepted)
+    }
+    recorded: dict[tuple[Nation, str], str] = {}
+    if heard:
+        record_heard(tx, heard)
+    for each in judged:
+        if isinstance(each.outcome, Accepted):
+            record_accepted(tx, desk, each.outcome, recorded, each.carried.via)
+        if each.number is not None and _is_final(each):
+            sender, sequence, digest = each.number
+            tx.arrivals(sender).arrive(sequence, digest)
+    for link, rejection in noted:
+        record_refusal(tx, link, rejection)
+    for receipt, through in receipts:
+        record_document(tx, receipt)
+        queue_deliveries(
+            tx,
+            desk,
+            receipt,
+            receipt.document.to,
+            sealed=False,
+            numbered=False,
+            through=through,
+        )
+
+
 def _is_final(judged: _Judged) -> bool:
     return isinstance(judged.outcome, Accepted) or judged.outcome.reason not in PASSING_REASONS
 
 
-def _judge(desk: Desk, batch: Sequence[Carried]) -> tuple[list[_Judged], list[Composed]]:
-    judged = [_Judged(each, _open(desk, each.raw)) for each in batch]
-    covered: dict[tuple[Nation, Lane], list[Opened]] = {}
+def _judge(
+    desk: Desk, batch: Sequence[Carried]
+) -> tuple[list[_Judged], list[tuple[Composed, Nation | None]]]:
+    judged = [_open(desk, each) for each in batch]
+    covered: dict[tuple[Nation, Lane, tuple[Nation, ...]], list[Opened]] = {}
     for each in judged:
         if isinstance(each.outcome, Accepted):
             opened = each.outcome.opened
             if opened.kind not in UNRECEIPTED_KINDS:
-                covered.setdefault((opened.document.sender, each.carried.lane), []).append(opened)
+                way = opened.document.sender, each.carried.lane, each.carried.via
+                covered.setdefault(way, []).append(opened)
     at = desk.now_ms()
-    receipts = [
-        compose_now(
+    receipts: list[tuple[Composed, Nation | None]] = []
+    for (sender, lane, via), documents in covered.items():
+        receipt = compose_now(
             desk,
             Kind.RECEIPT,
             [sender],
             format_receipt(
                 Receipt(
                     Stage.DELIVERED,
-                    tuple(Receipted(each.document.id, each.digest, at) for each in documents),
+                    tuple(Receipted(each.document.id, each.digest, at, via) for each in documents),
                 )
             ),
             lane=lane,
             life_seconds=MAX_LIFE_SECONDS,
         )
-        for (sender, lane), documents in covered.items()
-    ]
+        # The answer finds the way back over whoever handed the document to us.
+        receipts.append((receipt, via[-1] if via else None))
     return judged, receipts
 
 
-def _open(desk: Desk, raw: bytes) -> Accepted | Rejection:
+def _open(desk: Desk, carried: Carried) -> _Judged:
     opening = open_document(
-        raw, me=desk.nation, trust=desk.trust, prekeys=desk.own_prekeys, now=desk.now()
+        carried.raw, me=desk.nation, trust=desk.trust, prekeys=desk.own_prekeys, now=desk.now()
     )
     if isinstance(opening, Rejection):
-        return opening
+        return _Judged(carried, opening, None)
+    header = opening.header
+    number = (
+        (header.sender, header.sequence, opening.digest)
+        if header is not None and header.sequence
+        else None
+    )
     try:
-        return Accepted(opening, read_body(opening))
+        return _Judged(carried, Accepted(opening, read_body(opening)), number)
     except (Malformed, Untrusted) as error:
-        return Rejection(Reason.BAD_BODY, error.detail, opening.header)
+        return _Judged(carried, Rejection(Reason.BAD_BODY, error.detail, header), number)
 
 
 assert BATCH <= MAX_RECEIPTED  # one receipt covers what one batch brought

@@ -13,15 +13,13 @@ from typing import Final
 from sqlalchemy import Boolean, Connection, and_, bindparam, case, or_, select, update
 
 from varde.auditlog import AuditKind
-from varde.envelope import IV_BYTES, EnvelopeHeader
 from varde.identifiers import DocumentId, Lane, Nation
-from varde.prekeys import ChosenPrekey, choose_prekey
-from varde.sealing import CONTENT_KEY_BYTES, seal
 from varde.signing import Kind
 from varde.subjects import message_id, outbox_subject
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.outgoing import Job
-from varde_gateway.flow.ports import Broker, BrokerError
+from varde_gateway.flow.ports import Broker, BrokerError, Outbound
+from varde_gateway.flow.seal import outbound_through, prekey_for, seal_jobs
 from varde_gateway.flow.worker import repeat
 from varde_gateway.store.tables import AnyRow, deliveries_table, documents_table
 from varde_gateway.store.transaction import Transaction
@@ -33,6 +31,7 @@ MAX_BACKOFF_SECONDS: Final = 300
 UNRECEIPTED_KINDS: Final = frozenset({Kind.RECEIPT, Kind.HEARTBEAT, Kind.CHECKPOINT})
 """A receipt for a receipt would never end; a lost one is asked for by the document coming again."""
 NO_LIVE_PREKEY: Final = "no live prekey"
+SUSPENDED: Final = "suspended by this nation"
 
 
 _THIS_DELIVERY: Final = and_(
@@ -79,13 +78,6 @@ class Outcome:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Sealed:
-    job: Job
-    raw: bytes
-    stale: bool
-
-
 async def run_outbox(desk: Desk, broker: Broker) -> None:
     """Deliver for ever; survives a broker that is away."""
     await _reopen_queued(desk)
@@ -119,18 +111,23 @@ async def run_outbox(desk: Desk, broker: Broker) -> None:
 
 async def publish(desk: Desk, broker: Broker, jobs: Sequence[Job]) -> list[Outcome]:
     """Seal one batch and give it to the broker; what came of each, to be recorded."""
-    sealed, waiting = await asyncio.to_thread(_seal_all, desk, jobs)
-    try:
-        answers = await broker.publish_many(
-            [
-                (
-                    outbox_subject(each.job.recipient, each.job.lane),
-                    each.raw,
-                    message_id(each.job.document, each.job.recipient, each.job.attempt),
-                )
-                for each in sealed
-            ]
+    suspended = [job for job in jobs if job.recipient in desk.trust.suspended]
+    allowed = [job for job in jobs if job.recipient not in desk.trust.suspended]
+    sealed, waiting = await asyncio.to_thread(seal_jobs, desk, allowed)
+    direct = [
+        Outbound(
+            outbox_subject(each.job.recipient, each.job.lane),
+            each.raw,
+            message_id(each.job.document, each.job.recipient, each.job.attempt),
         )
+        for each in sealed
+    ]
+    beside = [
+        outbound_through(each, each.job.through) for each in sealed if each.job.through is not None
+    ]
+    try:
+        # What goes beside the direct link is not waited for by anybody: only the direct answers count.
+        answers = (await broker.publish_many([*direct, *beside]))[: len(direct)]
     except BrokerError as error:
         answers = [error for _ in sealed]
     now = desk.now_ms()
@@ -140,6 +137,7 @@ async def publish(desk: Desk, broker: Broker, jobs: Sequence[Job]) -> list[Outco
             for each, answer in zip(sealed, answers, strict=True)
         ),
         *(Outcome(job, False, NO_LIVE_PREKEY, now) for job in waiting),
+        *(Outcome(job, False, SUSPENDED, now) for job in suspended),
     ]
 
 
@@ -175,47 +173,9 @@ async def sweep(desk: Desk, broker: Broker) -> None:
     if retry:
         keys = [(row.document_id, row.recipient) for row in retry]
         raws = await desk.ledger.read(
-            lambda connection: _raw_documents(connection, desk, {key[0] for key in keys})
+            lambda connection: raw_documents(connection, desk, {key[0] for key in keys})
         )
-        desk.outgoing.offer(_job(row, raws[row.document_id]) for row in retry)
-
-
-def _seal_all(desk: Desk, jobs: Sequence[Job]) -> tuple[list[_Sealed], list[Job]]:
-    sealed: list[_Sealed] = []
-    waiting: list[Job] = []
-    for job in jobs:
-        if not job.sealed:
-            sealed.append(_Sealed(job, job.raw, stale=False))
-            continue
-        chosen = _prekey_for(desk, job)
-        if chosen is None:
-            waiting.append(job)
-            continue
-        header = EnvelopeHeader(
-            federation=desk.trust.current.federation,
-            sender=desk.nation,
-            to=job.recipient,
-            id=job.document,
-            lane=job.lane,
-            expires_at=job.expires_at,
-            sequence=job.sequence,
-            kid=chosen.prekey.kid,
-        )
-        raw = seal(
-            job.raw,
-            header,
-            chosen.prekey,
-            content_key=desk.random(CONTENT_KEY_BYTES),
-            iv=desk.random(IV_BYTES),
-        )
-        sealed.append(_Sealed(job, raw, chosen.stale))
-    return sealed, waiting
-
-
-def _prekey_for(desk: Desk, job: Job) -> ChosenPrekey | None:
-    return choose_prekey(
-        desk.peer_prekeys.get(job.recipient, ()), desk.now(), stale_allowed=job.kind is Kind.ALERT
-    )
+        desk.outgoing.offer(job_of(row, raws[row.document_id]) for row in retry)
 
 
 def _record_outcomes(tx: Transaction, desk: Desk, outcomes: Sequence[Outcome]) -> None:
@@ -237,7 +197,7 @@ def _record_outcomes(tx: Transaction, desk: Desk, outcomes: Sequence[Outcome]) -
                 "failure": outcome.failure,
                 "following": tx.now + desk.policy.retry_seconds * 1000,
             }
-            if outcome.failure == NO_LIVE_PREKEY and _prekey_for(desk, job) is not None:
+            if outcome.failure == NO_LIVE_PREKEY and prekey_for(desk, job) is not None:
                 # It arrived between the attempt and this record.
                 row["following"] = tx.now
                 tx.after_commit(desk.outgoing.wake)
@@ -297,7 +257,8 @@ def _due(connection: Connection, own: Nation, now: int) -> Sequence[AnyRow]:
     ).all()
 
 
-def _raw_documents(connection: Connection, desk: Desk, ids: set[str]) -> dict[str, bytes]:
+def raw_documents(connection: Connection, desk: Desk, ids: set[str]) -> dict[str, bytes]:
+    """The signed bytes of our own documents by id."""
     rows = connection.execute(
         select(documents_table.c.id, documents_table.c.raw).where(
             documents_table.c.sender == desk.nation, documents_table.c.id.in_(ids)
@@ -306,7 +267,8 @@ def _raw_documents(connection: Connection, desk: Desk, ids: set[str]) -> dict[st
     return {row.id: row.raw for row in rows}
 
 
-def _job(row: AnyRow, raw: bytes) -> Job:
+def job_of(row: AnyRow, raw: bytes) -> Job:
+    """The delivery of a row, with its document, to try now."""
     return Job(
         document=DocumentId(row.document_id),
         recipient=Nation(row.recipient),
@@ -337,9 +299,18 @@ def _give_up(tx: Transaction, rows: Sequence[AnyRow]) -> None:
                 deliveries_table.c.recipient == row.recipient,
                 deliveries_table.c.open,
             )
-            .values(open=False, state="failed", last_error="expired before the recipient's receipt")
-        )
-        if changed.rowcount and row.kind not in {each.value for each in UNRECEIPTED_KINDS}:
+            .values(
+                open=False,
+                # One that was sent again after its receipt has not failed.
+                state=case(
+                    (deliveries_table.c.receipt_id.is_(None), "failed"),
+                    else_=deliveries_table.c.state,
+                ),
+                last_error="expired before the recipient's receipt",
+            )
+            .returning(deliveries_table.c.state)
+        ).scalar_one_or_none()
+        if changed == "failed" and row.kind not in {each.value for each in UNRECEIPTED_KINDS}:
             tx.audit(
                 AuditKind.FAILED,
                 "node",

@@ -17,7 +17,10 @@ MAX_HELD: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One delivery to try now; ``expires_at`` in Unix seconds, ``attempt`` counts from 1."""
+    """One delivery to try now; ``expires_at`` in Unix seconds, ``attempt`` counts from 1.
+
+    ``through`` is a nation that shall hand it on, beside the direct link.
+    """
 
     document: DocumentId
     recipient: Nation
@@ -28,6 +31,7 @@ class Job:
     expires_at: int
     raw: bytes
     attempt: int
+    through: Nation | None = None
 
     @property
     def key(self) -> tuple[DocumentId, Nation]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from varde.identifiers import Lane, Nation
+from varde.transit import Transit
 
 
 class BrokerError(Exception):
@@ -23,28 +24,47 @@ class BrokerFull(BrokerError):
     """The OUTBOX is at its limit: nothing was discarded, the new message was refused."""
 
 
+class Outbound(NamedTuple):
+    """One message for a peer to fetch; ``transit`` labels one that is for another nation than that peer."""
+
+    subject: str
+    raw: bytes
+    message_id: str
+    transit: Transit | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """One message from the INBOX; ``redelivered`` counts earlier deliveries of it to us."""
+    """One message from the INBOX, fetched from the OUTBOX of ``link``; ``redelivered`` counts earlier deliveries to us.
+
+    ``transit`` is None where it came straight from its sender.
+    """
 
     raw: bytes
     lane: Lane
-    sender: Nation
+    link: Nation
     redelivered: int
     acknowledge: Callable[[], Awaitable[None]]
     retry_later: Callable[[float], Awaitable[None]]
+    transit: Transit | None = None
+
+    @property
+    def via(self) -> tuple[Nation, ...]:
+        """The nations that handed it on, in order."""
+        return () if self.transit is None else self.transit.hops
 
 
 class Broker(Protocol):
     """Our nation's broker."""
 
-    async def publish(self, subject: str, raw: bytes, message_id: str) -> None:
-        """Return after the JetStream acknowledgement; ``BrokerError`` otherwise."""
+    async def publish_many(self, messages: Sequence[Outbound]) -> list[BrokerError | None]:
+        """Publish pipelined and wait for the JetStream acknowledgements; one answer each, in order."""
 
-    async def publish_many(
-        self, messages: Sequence[tuple[str, bytes, str]]
-    ) -> list[BrokerError | None]:
-        """Publish ``(subject, raw, message_id)`` pipelined; one answer each, in order."""
+    async def pulse(self, peer: Nation, raw: bytes) -> None:
+        """Say a heartbeat to ``peer``; nothing where it is not listening or our broker is away."""
+
+    async def next_pulse(self) -> tuple[Nation, bytes]:
+        """The next heartbeat that our relay heard, and at whose broker."""
 
     async def fetch(self, lane: Lane, batch: int, wait_seconds: float) -> list[Carried]:
         """Up to ``batch`` messages of one lane, as soon as there is one; empty after ``wait_seconds``."""

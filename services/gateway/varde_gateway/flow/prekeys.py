@@ -42,11 +42,15 @@ async def load_prekeys(desk: Desk) -> None:
     desk.peer_prekeys = await desk.ledger.read(_peer_prekeys)
 
 
-async def renew_prekeys(desk: Desk) -> None:
+async def renew_prekeys(desk: Desk, *, announce: bool = False) -> None:
     """Make what is missing for today and the two days ahead, announce it, and delete what is too old.
 
-    Announced when there is a new prekey, and when a member is there to whom the newest was never addressed.
+    Announced when there is a new prekey, when a member is there to whom the newest was never addressed, and when asked
+    to ``announce``.
     """
+    if not desk.is_member():
+        # Nobody takes the word of one who has no seat yet.
+        return
     now = desk.now()
     today = now - now % DAY_SECONDS
     rows = await desk.ledger.read(_own_rows)
@@ -58,9 +62,9 @@ async def renew_prekeys(desk: Desk) -> None:
         for seed in (desk.random(SEED_BYTES),)
     ]
     announced = await desk.ledger.read(lambda connection: _announced_to(connection, desk.nation))
-    peers = desk.peers()
+    peers = desk.trusted_peers()
     outdated = [row.kid for row in rows if row.expires_at + STALE_SECONDS < now]
-    if not fresh and not outdated and announced.issuperset(peers):
+    if not announce and not fresh and not outdated and announced.issuperset(peers):
         return
     live = [
         *(

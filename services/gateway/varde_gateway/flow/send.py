@@ -22,6 +22,7 @@ from varde_gateway.flow.compose import Composed, compose, lane_of
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import Invalid
 from varde_gateway.flow.idempotency import Claim, once
+from varde_gateway.flow.links import LinkState
 from varde_gateway.flow.outgoing import Job
 from varde_gateway.store.tables import alerts_table, deliveries_table, documents_table
 from varde_gateway.store.transaction import Transaction
@@ -99,6 +100,11 @@ async def send_alert(
 
 def check_recipients(desk: Desk, to: Sequence[Nation]) -> tuple[Nation, ...]:
     """The recipients sorted, each once; ``Invalid`` naming the ones that cannot be sent to."""
+    if not desk.is_member():
+        raise Invalid(
+            f"{desk.nation} has no seat in the federation now: nobody would take what it sends. "
+            "The members vote it in with 'varde roster propose --add'."
+        )
     members = desk.trust.current.members
     unknown = sorted({each for each in to if each not in members})
     if unknown:
@@ -111,8 +117,8 @@ def check_recipients(desk: Desk, to: Sequence[Nation]) -> tuple[Nation, ...]:
     return recipients
 
 
-def record_document(tx: Transaction, composed: Composed) -> None:
-    """Keep the signed bytes."""
+def record_document(tx: Transaction, composed: Composed, via: Sequence[Nation] = ()) -> None:
+    """Keep the signed bytes, and by which nations they came."""
     document = composed.document
     tx.add(
         documents_table,
@@ -123,6 +129,7 @@ def record_document(tx: Transaction, composed: Composed) -> None:
             "lane": composed.lane.value,
             "digest": composed.digest,
             "raw": composed.raw,
+            "via": ",".join(via) or None,
             "issued_at": document.issued_at,
             "expires_at": document.expires_at,
             "recorded_at": tx.now,
@@ -138,10 +145,15 @@ def queue_deliveries(
     *,
     sealed: bool,
     numbered: bool = True,
+    through: Nation | None = None,
 ) -> None:
-    """Open one delivery per recipient, numbered per recipient, and hand them to the outbox after the commit."""
+    """Open one delivery per recipient, numbered per recipient, and hand them to the outbox after the commit.
+
+    ``through`` is the nation by which the document that this one answers came: the answer goes that way too, beside
+    the direct link. Without it, the answer to a nation whose link is known to be cut goes by the first way there is.
+    """
     document = composed.document
-    sequences = {each: tx.next_sequence(each) for each in recipients} if numbered else {}
+    sequences = {each: tx.number(each, composed.digest) for each in recipients} if numbered else {}
     tx.add(
         deliveries_table,
         *[
@@ -173,10 +185,18 @@ def queue_deliveries(
             expires_at=document.expires_at,
             raw=composed.raw,
             attempt=1,
+            through=through or _way_around(desk, each),
         )
         for each in recipients
     ]
     tx.after_commit(lambda: desk.outgoing.offer(jobs))
+
+
+def _way_around(desk: Desk, recipient: Nation) -> Nation | None:
+    now = desk.now_ms()
+    if desk.links.state(recipient, now) is not LinkState.CUT:
+        return None
+    return next(iter(desk.links.ways(recipient, now)), None)
 
 
 def record_alert(

@@ -169,7 +169,7 @@ class Sense:
 
     def _read(self, sensor: Sensor, post: Post, document_id: DocumentId) -> Order:
         recipients = (
-            self._desk.peers()
+            self._desk.trusted_peers()
             if sensor.recipients == (ALL_MEMBERS,)
             else tuple(Nation(each) for each in sensor.recipients)
         )

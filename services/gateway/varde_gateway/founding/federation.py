@@ -62,7 +62,7 @@ def found_federation(
     )
     voted = draft_genesis((node.member for node in nodes), now)
     for node in nodes:
-        voted = add_vote(voted, node.plan.nation, node.keyring.vote)
+        voted = add_vote(voted, node.plan.nation, node.keyring.voting)
     fingerprint = fingerprint_of(voted)
     for node in nodes:
         join_federation(node.plan.home, node.plan.nation, voted, fingerprint)
@@ -84,11 +84,13 @@ def draft_genesis(members: Iterable[Member], now: datetime) -> bytes:
     return format_voted_roster(payload, [])
 
 
-def add_vote(voted: bytes, nation: Nation, voting_keys: SigningKeys) -> bytes:
-    """The roster with this nation's vote beside the others'; ``FoundingError`` where the keys are not its seat's."""
+def add_vote(voted: bytes, nation: Nation, voting_keys: Sequence[SigningKeys]) -> bytes:
+    """The roster with this nation's vote beside the others'; ``FoundingError`` where no key is that of its seat."""
     payload = parse_voted_roster(voted).payload
     member = parse_roster_payload(payload).members.get(nation)
-    if member is None or member.voting_keys != voting_keys.public:
+    wanted = None if member is None else member.voting_keys
+    keys = next((each for each in voting_keys if each.public == wanted), None)
+    if keys is None:
         raise FoundingError(f"{nation} has no seat in this roster with the keys of this node.")
     value = exact_members(
         parse_json(voted, limit=MAX_ROSTER_BYTES), frozenset({"payload", "votes"}), "voted roster"
@@ -98,7 +100,7 @@ def add_vote(voted: bytes, nation: Nation, voting_keys: SigningKeys) -> bytes:
         for each in require_list(value["votes"], "votes", most=MAX_MEMBERS)
         if not (isinstance(each, dict) and each.get("member") == nation)
     ]
-    return format_voted_roster(payload, [*others, sign_vote(payload, nation, voting_keys)])
+    return format_voted_roster(payload, [*others, sign_vote(payload, nation, keys)])
 
 
 def fingerprint_of(voted: bytes) -> FederationId:

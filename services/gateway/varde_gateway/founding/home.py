@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import SecretStr
 
-from varde.checkpoint import LogSigner
+from varde.checkpoint import LogSigner, WitnessSigner
 from varde.encoding import Json, JsonObject, encode_base64, encode_base64url, format_json
 from varde.identifiers import FederationId, Nation
 from varde.member import Member, Standing, format_member
@@ -65,6 +65,11 @@ class NodePlan:
     def log_origin(self) -> str:
         """The name of the audit log. The roster holds it, so it cannot hold the federation's id."""
         return f"{self.federation_name}.{self.nation.lower()}/log"
+
+    @property
+    def witness_name(self) -> str:
+        """The name under which it cosigns the logs of the others."""
+        return f"{self.federation_name}.{self.nation.lower()}/witness"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +143,9 @@ def found_node(
         ca=ca_der,
         relay=relay_user.public,
         log=format_vkey(LogSigner(plan.log_origin, keyring.log).key),
+        witness=format_vkey(WitnessSigner(plan.witness_name, keyring.witness).key),
         signing_keys=keyring.message.public,
-        voting_keys=keyring.vote.public,
+        voting_keys=keyring.voting[0].public,
     )
     users = tuple(_make_user(role, plan.nation, random) for role in ROLES)
     made_sensors = tuple(_make_sensor(name, plan.nation, random) for name in sensors)

@@ -27,7 +27,10 @@ _SERIAL = BigInteger().with_variant(Integer(), "sqlite")
 
 
 class DocumentRow(SQLModel, table=True):
-    """A signed document, ours or received; ``(sender, id)`` is what makes a redelivery one visible effect."""
+    """A signed document, ours or received; ``(sender, id)`` is what makes a redelivery one visible effect.
+
+    ``via`` are the nations that handed it on, comma-separated; null where it came over the direct link.
+    """
 
     __tablename__ = "document"
     __table_args__ = (Index("document_by_received", "recorded_at"),)
@@ -38,6 +41,7 @@ class DocumentRow(SQLModel, table=True):
     lane: str = Field(max_length=8)
     digest: str = Field(max_length=43, index=True)
     raw: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    via: str | None = Field(default=None, max_length=64)
     issued_at: int = Field(sa_type=BigInteger)
     expires_at: int = Field(sa_type=BigInteger)
     recorded_at: int = Field(sa_type=BigInteger)
@@ -89,6 +93,8 @@ class DeliveryRow(SQLModel, table=True):
     last_error: str | None = Field(default=None, max_length=300)
     stale_prekey: bool = False
     via: str | None = Field(default=None, max_length=64)
+    rerouted_at: int | None = Field(default=None, sa_type=BigInteger)
+    reroutings: int = 0
     queued_at: int = Field(sa_type=BigInteger)
     sent_at: int | None = Field(default=None, sa_type=BigInteger)
     delivered_at: int | None = Field(default=None, sa_type=BigInteger)
@@ -210,6 +216,58 @@ class RosterRow(SQLModel, table=True):
     accepted_at: int = Field(sa_type=BigInteger)
 
 
+class RosterProposalRow(SQLModel, table=True):
+    """A roster that may become the next version, once for each nation that brought it: none can push out another's."""
+
+    __tablename__ = "roster_proposal"
+    __table_args__ = (Index("roster_proposal_by_version", "version"),)
+
+    hash: str = Field(primary_key=True, max_length=43)
+    proposed_by: str = Field(primary_key=True, max_length=8)
+    version: int = Field(sa_type=BigInteger)
+    payload: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    received_at: int = Field(sa_type=BigInteger)
+
+
+class RosterVoteRow(SQLModel, table=True):
+    """A vote that was brought, once for each of the voter's keys and each nation that brought it; it may be spoiled."""
+
+    __tablename__ = "roster_vote"
+    __table_args__ = (Index("roster_vote_by_version", "version"),)
+
+    hash: str = Field(primary_key=True, max_length=43)
+    nation: str = Field(primary_key=True, max_length=8)
+    key: str = Field(primary_key=True, max_length=43)
+    carried_by: str = Field(primary_key=True, max_length=8)
+    version: int = Field(sa_type=BigInteger)
+    vote: str = Field(sa_column=Column(Text, nullable=False))
+    received_at: int = Field(sa_type=BigInteger)
+
+
+class RosterForkRow(SQLModel, table=True):
+    """Evidence: one of two rosters of a version that both have the members' votes, as it would travel."""
+
+    __tablename__ = "roster_fork"
+
+    hash: str = Field(primary_key=True, max_length=43)
+    version: int = Field(sa_type=BigInteger)
+    raw: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    seen_at: int = Field(sa_type=BigInteger)
+    settled_at: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class PeerSuspensionRow(SQLModel, table=True):
+    """The last that another nation told us of a suspension by it; ``since`` in Unix seconds, as it said."""
+
+    __tablename__ = "peer_suspension"
+
+    suspended_by: str = Field(primary_key=True, max_length=8)
+    nation: str = Field(primary_key=True, max_length=8)
+    active: bool
+    reason: str = Field(max_length=500)
+    since: int = Field(sa_type=BigInteger)
+
+
 class SuspensionRow(SQLModel, table=True):
     """A peer that this nation does not trust for now."""
 
@@ -221,13 +279,34 @@ class SuspensionRow(SQLModel, table=True):
 
 
 class PeerRow(SQLModel, table=True):
-    """When a peer was last heard, and how far our per-recipient numbering has come."""
+    """A peer: when it was last heard, what we have numbered for it, and what of its numbers has come.
+
+    ``sent_chain`` covers ``sent_from`` to ``next_sequence - 1``, ``received_chain`` covers ``received_from`` to
+    ``received_through``; null is the chain of nothing.
+    """
 
     __tablename__ = "peer"
 
     nation: str = Field(primary_key=True, max_length=8)
     next_sequence: int = Field(default=1, sa_type=BigInteger)
+    sent_from: int = Field(default=1, sa_type=BigInteger)
+    sent_chain: bytes | None = Field(default=None, sa_column=Column(LargeBinary))
+    received_from: int = Field(default=1, sa_type=BigInteger)
+    received_through: int = Field(default=0, sa_type=BigInteger)
+    received_chain: bytes | None = Field(default=None, sa_column=Column(LargeBinary))
     last_heard_at: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class ArrivalRow(SQLModel, table=True):
+    """A document that came before one with a lower number, which is still missing."""
+
+    __tablename__ = "arrival"
+
+    sender: str = Field(primary_key=True, max_length=8)
+    sequence: int = Field(
+        sa_column=Column("sequence", BigInteger, primary_key=True, autoincrement=False)
+    )
+    digest: str = Field(max_length=43)
 
 
 class AuditLeafRow(SQLModel, table=True):
@@ -273,6 +352,41 @@ class CheckpointRow(SQLModel, table=True):
     at: int = Field(sa_type=BigInteger)
 
 
+class WitnessedRow(SQLModel, table=True):
+    """The newest checkpoint of another log that was found to continue the ones before; we cosign from here on."""
+
+    __tablename__ = "witnessed"
+
+    origin: str = Field(primary_key=True, max_length=255)
+    size: int = Field(sa_type=BigInteger)
+    note: str = Field(sa_column=Column(Text, nullable=False))
+    at: int = Field(sa_type=BigInteger)
+
+
+class CosignatureRow(SQLModel, table=True):
+    """A witness's signature line under one of our checkpoints."""
+
+    __tablename__ = "cosignature"
+
+    size: int = Field(sa_column=Column("size", BigInteger, primary_key=True, autoincrement=False))
+    witness: str = Field(primary_key=True, max_length=255)
+    line: str = Field(sa_column=Column(Text, nullable=False))
+    at: int = Field(sa_type=BigInteger)
+
+
+class LogConflictRow(SQLModel, table=True):
+    """Two checkpoints that one log has signed and that do not belong to one history: evidence, never deleted."""
+
+    __tablename__ = "log_conflict"
+
+    digest: str = Field(primary_key=True, max_length=43)
+    origin: str = Field(max_length=255, index=True)
+    first_note: str = Field(sa_column=Column(Text, nullable=False))
+    second_note: str = Field(sa_column=Column(Text, nullable=False))
+    detail: str = Field(max_length=300)
+    at: int = Field(sa_type=BigInteger)
+
+
 class NodeFactRow(SQLModel, table=True):
     """Small facts about this node itself, such as when it was founded."""
 
@@ -300,10 +414,18 @@ sensor_posts_table = _table(SensorPostRow)
 own_prekeys_table = _table(OwnPrekeyRow)
 peer_prekeys_table = _table(PeerPrekeysRow)
 rosters_table = _table(RosterRow)
+roster_proposals_table = _table(RosterProposalRow)
+roster_votes_table = _table(RosterVoteRow)
+roster_forks_table = _table(RosterForkRow)
 suspensions_table = _table(SuspensionRow)
+peer_suspensions_table = _table(PeerSuspensionRow)
 peers_table = _table(PeerRow)
+arrivals_table = _table(ArrivalRow)
 audit_leaves_table = _table(AuditLeafRow)
 audit_subjects_table = _table(AuditSubjectRow)
 audit_nodes_table = _table(AuditNodeRow)
 checkpoints_table = _table(CheckpointRow)
+witnessed_table = _table(WitnessedRow)
+cosignatures_table = _table(CosignatureRow)
+log_conflicts_table = _table(LogConflictRow)
 node_facts_table = _table(NodeFactRow)

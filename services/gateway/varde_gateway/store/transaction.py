@@ -13,7 +13,9 @@ from sqlalchemy import Connection, Table, bindparam, insert, select, update
 
 from varde.auditlog import AuditKind, AuditLeaf, format_leaf
 from varde.encoding import Json
+from varde.heartbeat import CHAIN_START, Arrivals, advance_chain
 from varde.merkle import Frontier, leaf_hash
+from varde_gateway.store.numbering import load_arrivals, save_arrivals
 from varde_gateway.store.tables import (
     audit_leaves_table,
     audit_nodes_table,
@@ -30,7 +32,7 @@ SALT_BYTES: Final = 16
 _ADVANCE_SEQUENCE: Final = (
     update(peers_table)
     .where(peers_table.c.nation == bindparam("key_nation"))
-    .values(next_sequence=bindparam("following"))
+    .values(next_sequence=bindparam("following"), sent_chain=bindparam("chain"))
 )
 
 
@@ -61,8 +63,9 @@ class Transaction:
     next_event: int
     events: list[Event] = field(default_factory=list)
     callbacks: list[Callable[[], None]] = field(default_factory=list)
-    _sequences: dict[str, int] | None = None
+    _sent: dict[str, tuple[int, bytes]] | None = None
     _numbered: set[str] = field(default_factory=set)
+    _arrivals: dict[str, tuple[Arrivals, frozenset[int]]] = field(default_factory=dict)
     _rows: dict[Table, list[Mapping[str, Any]]] = field(default_factory=dict)
     _entries: list[_Entry] = field(default_factory=list)
 
@@ -71,17 +74,36 @@ class Transaction:
         if rows:
             self._rows.setdefault(table, []).extend(rows)
 
-    def next_sequence(self, recipient: str) -> int:
-        """The next number of what we send to ``recipient``, from 1, without a gap."""
-        if self._sequences is None:
+    def number(self, recipient: str, digest: str) -> int:
+        """The next number of what we send to ``recipient``, without a gap; the chain takes its ``digest`` in."""
+        if self._sent is None:
             rows = self.connection.execute(
-                select(peers_table.c.nation, peers_table.c.next_sequence)
+                select(peers_table.c.nation, peers_table.c.next_sequence, peers_table.c.sent_chain)
             )
-            self._sequences = {row.nation: row.next_sequence for row in rows}
-        number = self._sequences[recipient]
-        self._sequences[recipient] = number + 1
+            self._sent = {
+                row.nation: (row.next_sequence, row.sent_chain or CHAIN_START) for row in rows
+            }
+        number, chain = self._sent[recipient]
+        self._sent[recipient] = number + 1, advance_chain(chain, digest)
         self._numbered.add(recipient)
         return number
+
+    def begin_again(self, recipient: str, first: int) -> None:
+        """Number what follows for ``recipient`` from ``first`` on, with a new chain."""
+        self.connection.execute(
+            update(peers_table)
+            .where(peers_table.c.nation == recipient)
+            .values(sent_from=first, next_sequence=first, sent_chain=None)
+        )
+        if self._sent is not None:
+            self._sent[recipient] = first, CHAIN_START
+
+    def arrivals(self, sender: str) -> Arrivals:
+        """What has come of the sender's numbers, to be changed in place; kept when the batch ends."""
+        if sender not in self._arrivals:
+            arrivals = load_arrivals(self.connection, sender)
+            self._arrivals[sender] = arrivals, frozenset(arrivals.above)
+        return self._arrivals[sender][0]
 
     def flush(self) -> None:
         """Insert now what was added: for a step that must read or change what this batch may have added."""
@@ -111,11 +133,15 @@ class Transaction:
     def finish(self, frontier: Frontier, random: Callable[[int], bytes]) -> Frontier:
         """Write everything that was collected; returns the log's new right edge."""
         self.add(events_table, *(_event_row(event) for event in self.events))
-        if self._sequences is not None:
+        if self._sent is not None and self._numbered:
             moved = [
-                {"key_nation": each, "following": self._sequences[each]} for each in self._numbered
+                {"key_nation": each, "following": number, "chain": chain}
+                for each, (number, chain) in self._sent.items()
+                if each in self._numbered
             ]
             self.connection.execute(_ADVANCE_SEQUENCE, moved)
+        for sender, (arrivals, stored_above) in self._arrivals.items():
+            save_arrivals(self.connection, sender, arrivals, stored_above)
         for entry in self._entries:
             frontier = self._append(entry, frontier, random)
         self.flush()

@@ -55,6 +55,15 @@ ACCESS: Final[dict[tuple[str, str], frozenset[Role] | Literal["public"]]] = {
     ("GET", "/v1/audit/export"): _AUDITORS,
     ("GET", "/v1/federation"): _EVERYBODY,
     ("GET", "/v1/federation/roster"): _EVERYBODY,
+    ("GET", "/v1/federation/roster/history"): _EVERYBODY,
+    ("GET", "/v1/federation/roster/proposals"): _OVERSEERS,
+    ("POST", "/v1/federation/roster/proposals"): _ADMINS,
+    ("GET", "/v1/federation/roster/proposals/{digest}"): _OVERSEERS,
+    ("POST", "/v1/federation/roster/votes"): _ADMINS,
+    ("POST", "/v1/federation/roster/forks/{digest}/follow"): _ADMINS,
+    ("GET", "/v1/federation/suspensions"): _EVERYBODY,
+    ("POST", "/v1/federation/suspensions"): _ADMINS,
+    ("DELETE", "/v1/federation/suspensions/{nation}"): _ADMINS,
 }
 
 

@@ -25,6 +25,7 @@ from varde_gateway.web import (
     events_api,
     federation_api,
     health_api,
+    roster_api,
     sensors_api,
     users_api,
 )
@@ -110,6 +111,7 @@ def create_api(  # noqa: PLR0917 -- called once, by app.py
         users_api,
         audit_api,
         federation_api,
+        roster_api,
         auth_api,
         health_api,
     ):

@@ -5,7 +5,7 @@ import json
 from fastapi import APIRouter, Response
 
 from varde_gateway.flow.federation import describe_federation
-from varde_gateway.flow.rosters import rosters_for_relay
+from varde_gateway.flow.rosters import rosters_after
 from varde_gateway.web.answers import answers, json_answer
 from varde_gateway.web.deps import Node
 from varde_gateway.web.node_schemas import FederationView, RosterView
@@ -30,10 +30,10 @@ async def federation(parts: Node) -> Response:
 )
 async def roster(parts: Node) -> Response:
     """Every version with its votes, byte for byte as it was voted for, to be verified from the genesis fingerprint."""
-    told = json.loads(await rosters_for_relay(parts.desk.ledger))
+    rows = await parts.desk.ledger.read(rosters_after)
     return json_answer(
         {
-            "rosters": [json.loads(each) for each in told["rosters"]],
-            "suspended": told["suspended"],
+            "rosters": [json.loads(row.raw) for row in rows],
+            "suspended": [*sorted(parts.desk.trust.suspended)],
         }
     )

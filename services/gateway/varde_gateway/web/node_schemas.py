@@ -68,7 +68,16 @@ class MemberView(AnswerModel):
     is_self: bool = Field(alias="self")
     broker: str
     suspended: bool
+    state: Literal["live", "late", "silent", "cut"] | None = Field(
+        description="How its heartbeats are heard; `cut` where other nations hear it. Null for this node itself."
+    )
     last_heard_at: Time | None
+    last_heartbeat_at: Time | None
+    path: list[NationCode] = Field(
+        description="Through whom documents reach it while the direct link is cut; empty for the direct link."
+    )
+    hears: list[NationCode] = Field(description="Whom it says it hears.")
+    missing: int = Field(description="How many of its documents have not come and were asked for.")
     prekey: Literal["live", "stale"] | None
     undelivered: int
     oldest_undelivered_at: Time | None
@@ -98,7 +107,12 @@ class FederationView(AnswerModel):
                             "self": False,
                             "broker": "tls://broker.varde.example:4222",
                             "suspended": False,
+                            "state": "live",
                             "last_heard_at": EXAMPLE_TIME,
+                            "last_heartbeat_at": EXAMPLE_TIME,
+                            "path": [],
+                            "hears": ["LV"],
+                            "missing": 0,
                             "prekey": "live",
                             "undelivered": 0,
                             "oldest_undelivered_at": None,

@@ -21,6 +21,7 @@ from varde_gateway.web.alert_schemas import (
     WebhookOrder,
 )
 from varde_gateway.web.errors import PROBLEM_MEDIA_TYPE, PROBLEMS, problem_type
+from varde_gateway.web.roster_schemas import ProposalOrder, SuspensionOrder, VoteOrder
 from varde_gateway.web.schemas import (
     AnswerModel,
     ProblemDetails,
@@ -34,10 +35,13 @@ _BODIES: Final = (
     AlertOrder,
     CancelOrder,
     ProblemDetails,
+    ProposalOrder,
     SensorOrder,
     SignInForm,
+    SuspensionOrder,
     UpdateOrder,
     UserOrder,
+    VoteOrder,
     WebhookOrder,
 )
 _REFERENCE: Final = "#/components/schemas/{model}"

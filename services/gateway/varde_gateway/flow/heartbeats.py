@@ -1,0 +1,349 @@
+"""The pulse of a node: who is there, what has come through, and what is missing.
+
+Every ten seconds each peer is told how far we have sent and received, and a peer that is not heard is called every two.
+What a peer says is missing is published again from the database; what of a peer's has not come by its second heartbeat is
+asked for. Heartbeats are kept nowhere; what follows from them is recorded. Protocol section 6.5.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection, func, or_, select, update
+
+from varde.auditlog import AuditKind
+from varde.encoding import JsonObject
+from varde.errors import VardeError
+from varde.exchange import LogWord
+from varde.heartbeat import (
+    CHAIN_START,
+    HEARTBEAT_LIFE_SECONDS,
+    HEARTBEAT_SECONDS,
+    MAX_VOID,
+    Arrivals,
+    Heartbeat,
+    Received,
+    Sent,
+    Void,
+    format_heartbeat,
+    parse_heartbeat,
+)
+from varde.identifiers import Lane, Nation
+from varde.opening import Opened, Rejection, open_document
+from varde.signing import Kind
+from varde_gateway.flow.compose import compose_now
+from varde_gateway.flow.desk import Desk
+from varde_gateway.flow.links import LinkState, PeerLink
+from varde_gateway.flow.ports import Broker
+from varde_gateway.flow.refusals import record_flood, record_refusal
+from varde_gateway.flow.witnessing import listen, speak
+from varde_gateway.flow.worker import repeat
+from varde_gateway.store.numbering import load_arrivals
+from varde_gateway.store.tables import (
+    AnyRow,
+    arrivals_table,
+    deliveries_table,
+    documents_table,
+    peers_table,
+)
+from varde_gateway.store.transaction import Transaction
+
+CHECK_SECONDS: Final = 0.5
+CALLING_SECONDS: Final = 2
+MAX_SENT_AGAIN: Final = 512
+
+_log = structlog.get_logger("heartbeats")
+
+
+async def run_heartbeats(desk: Desk, broker: Broker) -> None:
+    """Beat, and watch the peers, for ever."""
+
+    async def one_round() -> None:
+        await beat(desk, broker)
+        await watch_links(desk)
+
+    await repeat("heartbeats", one_round, pause_seconds=CHECK_SECONDS)
+
+
+async def run_hearing(desk: Desk, broker: Broker) -> None:
+    """Take the peers' heartbeats for ever."""
+
+    async def one_round() -> None:
+        link, raw = await broker.next_pulse()
+        await hear(desk, link, raw)
+
+    await repeat("hearing", one_round, pause_seconds=0)
+
+
+async def beat(desk: Desk, broker: Broker) -> None:
+    """Say a heartbeat to every peer whose turn it is."""
+    now = desk.now_ms()
+    desk.links.keep(desk.peers())
+    due = [peer for peer in desk.peers() if desk.links.of(peer, now).beat_at <= now]
+    if not due:
+        return
+    numbers = await desk.ledger.read(lambda connection: _numbers(connection, due))
+    words = await speak(desk, [*numbers])
+    raws = await asyncio.to_thread(_compose, desk, numbers, words)
+    for peer, raw in raws.items():
+        link = desk.links.of(peer, now)
+        link.void = ()
+        live = desk.links.state(peer, now) is LinkState.LIVE
+        link.beat_at = now + 1000 * (HEARTBEAT_SECONDS if live else CALLING_SECONDS)
+        await broker.pulse(peer, raw)
+
+
+async def hear(desk: Desk, link: Nation, raw: bytes) -> None:
+    """Take in one heartbeat that came from the broker of ``link``.
+
+    (1) it opens as any document; (2) it is a heartbeat of that nation; (3) it is newer than its last one. Then what it
+    says is followed: numbers that will never come are closed, what it misses is sent again, gaps are asked for.
+    """
+    opened = await asyncio.to_thread(
+        open_document,
+        raw,
+        me=desk.nation,
+        trust=desk.trust,
+        prekeys=desk.own_prekeys,
+        now=desk.now(),
+    )
+    now = desk.now_ms()
+    if isinstance(opened, Rejection):  # (1)
+        await _refuse(desk, link, opened)
+        return
+    try:
+        heartbeat = parse_heartbeat(opened.document.body)
+    except VardeError as error:
+        await _refuse(desk, link, Rejection(error.reason, error.detail, None))
+        return
+    if opened.kind is not Kind.HEARTBEAT or opened.document.sender != link:  # (2)
+        _log.warning("a pulse that is no heartbeat of its link", link=link)
+        return
+    peer = desk.links.of(link, now)
+    if heartbeat.sequence <= peer.sequence:  # (3)
+        return
+    await _follow(desk, link, peer, opened, heartbeat)
+    await listen(desk, link, heartbeat.log)
+
+
+async def watch_links(desk: Desk) -> None:
+    """Record every peer that fell silent, was cut off, or is heard again, and what was refused in masses."""
+    now = desk.now_ms()
+    for nation, reasons in desk.refusals.ended(now).items():
+        await desk.ledger.write(lambda tx, n=nation, r=reasons: record_flood(tx, n, r))  # type: ignore[misc] # the defaults bind the loop's values
+    changed: list[tuple[Nation, PeerLink, LinkState]] = []
+    for peer in desk.peers():
+        link = desk.links.of(peer, now)
+        state = desk.links.state(peer, now)
+        if state is not link.told and state is not LinkState.LATE:
+            changed.append((peer, link, state))
+    if not changed:
+        return
+    await desk.ledger.write(lambda tx: _record_states(tx, changed))
+    for _, link, state in changed:
+        link.told = state
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    sent: Sent
+    received_through: int
+    received_highest: int
+
+
+def _numbers(connection: Connection, peers: Sequence[Nation]) -> dict[Nation, _Numbers]:
+    above = {
+        row.sender: row.highest
+        for row in connection.execute(
+            select(
+                arrivals_table.c.sender, func.max(arrivals_table.c.sequence).label("highest")
+            ).group_by(arrivals_table.c.sender)
+        )
+    }
+    return {
+        Nation(row.nation): _Numbers(
+            Sent(row.sent_from, row.next_sequence - 1, row.sent_chain or CHAIN_START),
+            row.received_through,
+            max(row.received_through, above.get(row.nation, 0)),
+        )
+        for row in connection.execute(select(peers_table).where(peers_table.c.nation.in_(peers)))
+    }
+
+
+def _compose(
+    desk: Desk, numbers: Mapping[Nation, _Numbers], words: Mapping[Nation, LogWord]
+) -> dict[Nation, bytes]:
+    return {peer: _compose_one(desk, peer, each, words[peer]) for peer, each in numbers.items()}
+
+
+def _compose_one(desk: Desk, peer: Nation, numbers: _Numbers, word: LogWord) -> bytes:
+    now = desk.now_ms()
+    link = desk.links.of(peer, now)
+    # Our clock may be set back; the peer would take no heartbeat until it has caught up.
+    link.said = max(now, link.said + 1)
+    heartbeat = Heartbeat(
+        sequence=link.said,
+        sent=numbers.sent,
+        received=Received(
+            numbers.received_through,
+            numbers.received_highest,
+            tuple(each for each in link.missing if each[0] > numbers.received_through),
+        ),
+        void=link.void,
+        reaches=_reaches(desk, peer, now),
+        log=word,
+    )
+    return compose_now(
+        desk,
+        Kind.HEARTBEAT,
+        [peer],
+        format_heartbeat(heartbeat),
+        lane=Lane.URGENT,
+        life_seconds=HEARTBEAT_LIFE_SECONDS,
+    ).raw
+
+
+def _reaches(desk: Desk, peer: Nation, now: int) -> dict[Nation, int]:
+    found = desk.links.reaches(now, without=peer)
+    return {nation: others for nation, others in found.items() if nation != desk.nation}
+
+
+async def _follow(
+    desk: Desk, nation: Nation, peer: PeerLink, opened: Opened, heartbeat: Heartbeat
+) -> None:
+    now = desk.now_ms()
+    arrivals, next_sequence = await desk.ledger.read(lambda connection: _state(connection, nation))
+    answer = _Answer(nation, heartbeat, next_sequence)
+    if answer.needed(arrivals):
+        arrivals, void = await desk.ledger.write(lambda tx: _record_answer(tx, desk, answer))
+        peer.void = void
+        desk.outgoing.wake()
+    if not arrivals.agrees(heartbeat.sent) and not peer.chain_broken:
+        peer.chain_broken = True
+        await desk.ledger.write(lambda tx: _record_broken_chain(tx, nation, heartbeat))
+    # What was sent before the heartbeat before this one has had its time to come.
+    peer.missing = () if peer.sent_through is None else arrivals.gaps(peer.sent_through)
+    if peer.missing or peer.void:
+        peer.beat_at = min(peer.beat_at, now)
+    peer.sent_through = heartbeat.sent.through
+    # Nor shall a peer whose clock was ahead be unheard after it was set right.
+    peer.sequence = min(heartbeat.sequence, now)
+    peer.reaches = heartbeat.reaches
+    peer.roster_version = opened.document.roster.version
+    peer.heard_at = now
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    nation: Nation
+    heartbeat: Heartbeat
+    next_sequence: int
+
+    @property
+    def rolled_back(self) -> bool:
+        """The peer has seen numbers of ours that we do not know: our database is an older copy."""
+        return self.heartbeat.received.highest >= self.next_sequence
+
+    def needed(self, arrivals: Arrivals) -> bool:
+        """Whether anything of what the peer says must be recorded."""
+        return bool(
+            self.rolled_back
+            or self.heartbeat.received.missing
+            or self.heartbeat.sent.first > arrivals.first
+            or any(each.sequence > arrivals.through for each in self.heartbeat.void)
+        )
+
+
+def _state(connection: Connection, nation: Nation) -> tuple[Arrivals, int]:
+    following = connection.scalar(
+        select(peers_table.c.next_sequence).where(peers_table.c.nation == nation)
+    )
+    return load_arrivals(connection, nation), following or 1
+
+
+def _record_answer(
+    tx: Transaction, desk: Desk, answer: _Answer
+) -> tuple[Arrivals, tuple[Void, ...]]:
+    nation, heartbeat = answer.nation, answer.heartbeat
+    arrivals = tx.arrivals(nation)
+    if arrivals.follow(heartbeat.sent.first):
+        detail = (
+            f"{nation} numbers anew from {heartbeat.sent.first}; what it sent before may be lost"
+        )
+        tx.audit(AuditKind.NUMBERING_CHANGED, nation, [], detail)
+        tx.event("numbering", {"nation": nation, "detail": detail})
+    for each in heartbeat.void:
+        arrivals.arrive(each.sequence, each.digest)
+    if answer.rolled_back:
+        first = heartbeat.received.highest + 1
+        tx.begin_again(nation, first)
+        detail = f"{nation} has seen number {first - 1}, ours ended at {answer.next_sequence - 1}: numbering anew"
+        tx.audit(AuditKind.NUMBERING_CHANGED, "node", [], detail)
+        tx.event("numbering", {"nation": nation, "detail": detail})
+    return arrivals, _send_again(tx, desk, nation, heartbeat.received.missing)
+
+
+def _send_again(
+    tx: Transaction, desk: Desk, nation: Nation, missing: Sequence[tuple[int, int]]
+) -> tuple[Void, ...]:
+    if not missing:
+        return ()
+    rows = tx.connection.execute(
+        select(
+            deliveries_table.c.document_id,
+            deliveries_table.c.sequence,
+            documents_table.c.digest,
+            documents_table.c.expires_at,
+        )
+        .join(documents_table, documents_table.c.id == deliveries_table.c.document_id)
+        .where(
+            documents_table.c.sender == desk.nation,
+            deliveries_table.c.recipient == nation,
+            or_(*(deliveries_table.c.sequence.between(*each) for each in missing)),
+        )
+        .order_by(deliveries_table.c.sequence)
+        .limit(MAX_SENT_AGAIN)
+    ).all()
+    expired = [row for row in rows if row.expires_at * 1000 <= tx.now]
+    wanted = [row.document_id for row in rows if row.expires_at * 1000 > tx.now]
+    if wanted:
+        # Also what has a receipt: the peer may have lost it since, as with an older copy of its database.
+        tx.connection.execute(
+            update(deliveries_table)
+            .where(
+                deliveries_table.c.document_id.in_(wanted), deliveries_table.c.recipient == nation
+            )
+            .values(open=True, next_attempt_at=tx.now)
+        )
+    return tuple(_void(row) for row in expired[:MAX_VOID])
+
+
+def _void(row: AnyRow) -> Void:
+    return Void(row.sequence, row.digest)
+
+
+def _record_broken_chain(tx: Transaction, nation: Nation, heartbeat: Heartbeat) -> None:
+    sent = heartbeat.sent
+    detail = f"the documents {sent.first} to {sent.through} of {nation} are not those that came"
+    tx.audit(AuditKind.CHAIN_BROKEN, nation, [], detail)
+    tx.event("chain_broken", {"nation": nation, "detail": detail})
+
+
+def _record_states(tx: Transaction, changed: Sequence[tuple[Nation, PeerLink, LinkState]]) -> None:
+    for nation, link, state in changed:
+        tx.audit(AuditKind.LINK_CHANGED, "node", [], f"{nation} is {state.value}")
+        data: JsonObject = {"nation": nation, "state": state.value}
+        tx.event("link", data)
+        if state is LinkState.LIVE:
+            tx.connection.execute(
+                update(peers_table)
+                .where(peers_table.c.nation == nation)
+                .values(last_heard_at=link.heard_at)
+            )
+
+
+async def _refuse(desk: Desk, link: Nation, rejection: Rejection) -> None:
+    if desk.refusals.note(link, rejection, desk.now_ms()):
+        await desk.ledger.write(lambda tx: record_refusal(tx, link, rejection))

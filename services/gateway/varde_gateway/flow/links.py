@@ -1,0 +1,134 @@
+"""What this node knows of each peer while it runs: when it was heard, whom it hears, and by which way it is reached.
+
+Kept in memory and made again from the heartbeats within seconds of a start. What must survive is in the database.
+"""
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from varde.heartbeat import HEARTBEAT_SECONDS, Void
+from varde.identifiers import Nation
+from varde.transit import MAX_HOPS
+
+LATE_MS: Final = (HEARTBEAT_SECONDS + 3) * 1000
+SILENT_MS: Final = 2 * HEARTBEAT_SECONDS * 1000
+MAX_REMEMBERED: Final = 20_000
+
+
+class LinkState(StrEnum):
+    """How a peer is heard: ``live``; ``late`` by more than a heartbeat; ``silent``; ``cut`` where others still hear it."""
+
+    LIVE = "live"
+    LATE = "late"
+    SILENT = "silent"
+    CUT = "cut"
+
+
+@dataclass(slots=True)
+class PeerLink:
+    """One peer; times are Unix milliseconds. ``since`` is when we began to listen.
+
+    ``reaches`` are the nations that it says it hears (0) or has a way to (through so many others), ``sequence`` and ``sent_through`` are of its newest heartbeat, and
+    ``missing`` and ``void`` are what our next heartbeat tells it, ``said`` is the sequence of our last. ``told`` is the state that was last recorded.
+    """
+
+    since: int
+    heard_at: int | None = None
+    sequence: int = 0
+    sent_through: int | None = None
+    roster_version: int | None = None
+    reaches: Mapping[Nation, int] = field(default_factory=dict)
+    missing: tuple[tuple[int, int], ...] = ()
+    void: tuple[Void, ...] = ()
+    beat_at: int = 0
+    said: int = 0
+    chain_broken: bool = False
+    told: LinkState = LinkState.LATE
+
+    def age(self, now: int) -> int:
+        """Milliseconds since it was heard, or since we began to listen."""
+        return now - (self.since if self.heard_at is None else self.heard_at)
+
+
+class Links:
+    """Every peer's link."""
+
+    def __init__(self) -> None:
+        """Nobody was heard yet."""
+        self._peers: dict[Nation, PeerLink] = {}
+
+    def of(self, peer: Nation, now: int) -> PeerLink:
+        """The link of a peer, begun ``now`` if there is none."""
+        return self._peers.setdefault(peer, PeerLink(since=now))
+
+    def keep(self, peers: Collection[Nation]) -> None:
+        """Forget those who are no peers any more."""
+        self._peers = {peer: link for peer, link in self._peers.items() if peer in peers}
+
+    def state(self, peer: Nation, now: int) -> LinkState:
+        """How the peer is heard now."""
+        link = self.of(peer, now)
+        age = link.age(now)
+        if age > SILENT_MS:
+            return LinkState.CUT if self.ways(peer, now) else LinkState.SILENT
+        if link.heard_at is None or age > LATE_MS:
+            return LinkState.LATE
+        return LinkState.LIVE
+
+    def heard(self, now: int) -> tuple[Nation, ...]:
+        """The peers that are live, sorted."""
+        return tuple(
+            sorted(
+                peer
+                for peer, link in [*self._peers.items()]
+                if link.heard_at is not None and link.age(now) <= LATE_MS
+            )
+        )
+
+    def ways(
+        self, peer: Nation, now: int, *, been: Collection[Nation] = (), others: int = MAX_HOPS
+    ) -> tuple[Nation, ...]:
+        """The live peers through which ``peer`` is reached, the shortest way first.
+
+        Nobody of ``been``, and no way on which more than ``others`` nations would hand on.
+        """
+        lengths = {
+            each: 1 + self._peers[each].reaches[peer]
+            for each in self.heard(now)
+            if each != peer and each not in been and peer in self._peers[each].reaches
+        }
+        short = [each for each, length in lengths.items() if length <= others]
+        return tuple(sorted(short, key=lambda each: (lengths[each], each)))
+
+    def reaches(self, now: int, *, without: Nation) -> dict[Nation, int]:
+        """Whom we hear (0), or reach through so many others, as we tell it to the peer ``without`` counting on it."""
+        heard = {*self.heard(now)} - {without}
+        known = {nation for each in heard for nation in self._peers[each].reaches}
+        found = dict.fromkeys(heard, 0)
+        for nation in known - heard - {without}:
+            first = self.ways(nation, now, been={without}, others=MAX_HOPS - 1)
+            if first:
+                found[nation] = 1 + self._peers[first[0]].reaches[nation]
+        return found
+
+
+class Remembered:
+    """What was handed on to whom, by the digest of its bytes: the newest of it, as much as there is room for."""
+
+    def __init__(self, room: int = MAX_REMEMBERED) -> None:
+        """Empty."""
+        self._room = room
+        self._keys: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def add(self, key: tuple[str, str]) -> None:
+        """Remember; the oldest is forgotten where there is no room."""
+        self._keys[key] = None
+        if len(self._keys) > self._room:
+            self._keys.popitem(last=False)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether the key is remembered."""
+        return key in self._keys

@@ -1,0 +1,66 @@
+"""Where we stand with each peer about our log and its own: memory only, made again from the first answers.
+
+A peer that we ask with a size that it does not have stored answers with the one that it has.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Final
+
+from varde.checkpoint import Checkpoint
+from varde.exchange import Answer
+from varde.identifiers import Nation
+
+_MAX_VERIFIED: Final = 256
+
+
+@dataclass(slots=True)
+class Claim:
+    """A checkpoint that a log has signed, as ``by`` has seen it, which the log has not proven to us yet."""
+
+    checkpoint: Checkpoint
+    note: str
+    by: Nation
+    heartbeats: int = 0
+
+
+@dataclass(slots=True)
+class LogTalk:
+    """Where we stand with one peer; ``stored_there`` is the size of our log that it has stored.
+
+    ``said`` is our checkpoint that proofs for this peer lead to, ``asked`` the sizes that it may still answer, newest last.
+    ``claims`` are checkpoints of the peer's own log that others have seen and that it has not proven yet, by size.
+    """
+
+    stored_there: int = 0
+    said: Checkpoint | None = None
+    asked: list[int] = field(default_factory=list)
+    answer: Answer | None = None
+    refusal: str = ""
+    asked_of_us: tuple[int, ...] = ()
+    told: dict[str, tuple[int, str]] = field(default_factory=dict)
+    claims: dict[int, Claim] = field(default_factory=dict)
+
+
+class Logs:
+    """The talks with every peer, and what of their logs was verified lately."""
+
+    def __init__(self) -> None:
+        """Nothing was said yet."""
+        self.halted = ""
+        self._talks: dict[Nation, LogTalk] = {}
+        self._verified: OrderedDict[tuple[str, int, bytes], None] = OrderedDict()
+
+    def of(self, peer: Nation) -> LogTalk:
+        """The talk with one peer."""
+        return self._talks.setdefault(peer, LogTalk())
+
+    def verify(self, known: Checkpoint) -> None:
+        """Remember that this state belongs to the one history that we know of its log."""
+        self._verified[known.origin, known.size, known.root] = None
+        if len(self._verified) > _MAX_VERIFIED:
+            self._verified.popitem(last=False)
+
+    def is_verified(self, known: Checkpoint) -> bool:
+        """Whether this very state was verified lately."""
+        return (known.origin, known.size, known.root) in self._verified

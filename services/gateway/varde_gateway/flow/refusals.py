@@ -1,0 +1,70 @@
+"""What was refused is written down, but a peer that floods us with rubbish shall not fill our disk.
+
+Of each link the first refusals of a minute are recorded one by one; the rest are counted, and the count is recorded when
+the minute is over. Memory only: what is lost with the process is at most the count of one minute.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+from varde.auditlog import AuditKind
+from varde.errors import Reason
+from varde.identifiers import Nation
+from varde.opening import Rejection
+from varde_gateway.store.transaction import Transaction
+
+ONE_BY_ONE: Final = 30
+WINDOW_MS: Final = 60_000
+
+
+@dataclass(slots=True)
+class _Window:
+    ends_at: int
+    recorded: int = 0
+    unrecorded: Counter[Reason] = field(default_factory=Counter)
+
+
+class Refusals:
+    """One window of a minute per link, while there is something to refuse."""
+
+    def __init__(self) -> None:
+        """Nothing was refused yet."""
+        self._windows: dict[Nation, _Window] = {}
+
+    def note(self, link: Nation, rejection: Rejection, now: int) -> bool:
+        """Count a refusal; whether it shall be recorded by itself."""
+        window = self._windows.setdefault(link, _Window(now + WINDOW_MS))
+        if window.recorded < ONE_BY_ONE:
+            window.recorded += 1
+            return True
+        window.unrecorded[rejection.reason] += 1
+        return False
+
+    def ended(self, now: int) -> dict[Nation, Counter[Reason]]:
+        """What was only counted in the windows that are over; each is told once."""
+        over = {link for link, window in self._windows.items() if window.ends_at <= now}
+        told = {link: self._windows.pop(link).unrecorded for link in over}
+        return {link: reasons for link, reasons in told.items() if reasons}
+
+
+def record_refusal(tx: Transaction, link: Nation, rejection: Rejection) -> None:
+    """Audit and announce what was not accepted; the sender learns nothing but the missing receipt."""
+    header = rejection.header
+    subjects = [("document", header.id)] if header is not None else []
+    tx.audit(
+        AuditKind.REFUSED, link, subjects, f"{rejection.reason.value}: {rejection.detail}"[:300]
+    )
+    tx.event(
+        "refused",
+        {"from": link, "reason": rejection.reason.value, "detail": rejection.detail[:300]},
+    )
+
+
+def record_flood(tx: Transaction, link: Nation, reasons: Counter[Reason]) -> None:
+    """Audit and announce what was only counted."""
+    total = sum(reasons.values())
+    most = ", ".join(f"{count} {reason.value}" for reason, count in reasons.most_common(3))
+    detail = f"{total} more documents refused within a minute: {most}"
+    tx.audit(AuditKind.REFUSED, link, [], detail)
+    tx.event("refused", {"from": link, "reason": Reason.POLICY.value, "detail": detail})

@@ -1,0 +1,401 @@
+"""The nations watch one another's audit logs: cosign what continues, keep what contradicts.
+
+A log's checkpoints travel with the heartbeats. Each peer verifies that a new one continues the last it has stored, stores
+it, and only then cosigns it. The newest checkpoints that a node has verified it passes on, so that a log which shows two
+histories to two peers is found out: both checkpoints are kept, the log is not cosigned any more, everybody is alarmed. And
+a node whose own database was rolled back learns from what the others hold that it must not go on signing. Protocol
+section 10.6.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from varde.auditlog import AuditKind
+from varde.checkpoint import (
+    Checkpoint,
+    cosigned_at,
+    format_consistency,
+    open_checkpoint,
+    parse_checkpoint,
+)
+from varde.encoding import sha256_base64url
+from varde.errors import Untrusted, VardeError
+from varde.exchange import MAX_PROVE, MAX_SEEN, Answer, LogWord
+from varde.identifiers import Nation
+from varde.merkle import consistency_proof, root_at, verify_consistency
+from varde.note import NoteKey, format_signature, parse_note, parse_vkey
+from varde.witness import Cosign, RefuseCheckpoint, WitnessStatus, consider_checkpoint
+from varde_gateway.flow.desk import Desk
+from varde_gateway.flow.log_talk import Claim, LogTalk
+from varde_gateway.flow.trail import checkpoint
+from varde_gateway.store.tables import (
+    checkpoints_table,
+    cosignatures_table,
+    log_conflicts_table,
+    witnessed_table,
+)
+from varde_gateway.store.transaction import Transaction
+from varde_gateway.store.tree import log_size, node_reader
+
+PATIENCE_HEARTBEATS: Final = 3
+"""How many heartbeats a log may leave a proof owing that it was asked for."""
+
+MAX_CLAIMS: Final = 8
+MAX_ASKED: Final = 4
+
+
+async def speak(desk: Desk, peers: Sequence[Nation]) -> dict[Nation, LogWord]:
+    """What the next heartbeat to each peer says about logs."""
+    note = await checkpoint(desk)
+    talks = {peer: desk.logs.of(peer) for peer in peers}
+    own = parse_checkpoint(parse_note(note).text)
+    asked = {peer: talk.asked_of_us for peer, talk in talks.items()}
+    olds = {talk.stored_there for talk in talks.values()}
+    olds |= {size for sizes in asked.values() for size in sizes}
+    paths, seen = await desk.ledger.read(lambda c: (_paths(c, olds, own.size), _seen_rows(c)))
+    words: dict[Nation, LogWord] = {}
+    for peer, talk in talks.items():
+        talk.said = own
+        told = [
+            (origin, size, text)
+            for origin, size, text in seen
+            if origin != _origin_of(desk, peer) and talk.told.get(origin) != (size, text)
+        ][:MAX_SEEN]
+        talk.told.update({origin: (size, text) for origin, size, text in told})
+        add = _add(talk.stored_there, paths, own, note)
+        if add is not None:
+            # The answer may come after the next question was asked.
+            talk.asked = [*(size for size in talk.asked if size != own.size), own.size][-MAX_ASKED:]
+        words[peer] = LogWord(
+            add=add,
+            answer=talk.answer,
+            seen=tuple(text for _, _, text in told),
+            prove=tuple(sorted(talk.claims)[:MAX_PROVE]),
+            proofs=tuple((old, paths[old]) for old in asked[peer] if old in paths),
+        )
+        talk.answer = None
+        talk.asked_of_us = ()
+    return words
+
+
+async def listen(desk: Desk, peer: Nation, word: LogWord) -> None:
+    """Take in what a peer's heartbeat says about logs.
+
+    (1) its new checkpoint: cosign it or say why not; (2) its answer to ours; (3) what it has seen of others; (4) the
+    proofs that we asked it for.
+    """
+    talk = desk.logs.of(peer)
+    newest: Checkpoint | None = None
+    if word.add is not None:
+        newest = await _consider(desk, peer, talk, word.add)  # (1)
+    if word.answer is not None:
+        await _take_answer(desk, peer, talk, word.answer)  # (2)
+    for note in word.seen:
+        await _compare(desk, peer, note)  # (3)
+    talk.asked_of_us = tuple(size for size in word.prove if talk.said and size <= talk.said.size)
+    if newest is not None:
+        note = (word.add or "").partition("\n\n")[2]
+        await _settle_claims(desk, peer, newest, dict(word.proofs), note)  # (4)
+
+
+def _paths(connection: Connection, olds: set[int], size: int) -> dict[int, tuple[bytes, ...]]:
+    read = node_reader(connection)
+    return {
+        old: tuple(consistency_proof(old, size, read)) if old else () for old in olds if old <= size
+    }
+
+
+def _seen_rows(connection: Connection) -> list[tuple[str, int, str]]:
+    rows = connection.execute(
+        select(witnessed_table.c.origin, witnessed_table.c.size, witnessed_table.c.note)
+    )
+    seen = [(row.origin, row.size, row.note) for row in rows]
+    for row in connection.execute(select(log_conflicts_table)):
+        # Both sides of a contradiction, so that whoever has seen either can find it out himself.
+        seen += [(row.origin, -1, row.first_note), (row.origin, -2, row.second_note)]
+    return seen
+
+
+def _add(
+    stored: int, paths: Mapping[int, tuple[bytes, ...]], own: Checkpoint, note: str
+) -> str | None:
+    if own.size in {0, stored} or stored not in paths:
+        return None
+    return format_consistency(stored, paths[stored], note)
+
+
+def _origin_of(desk: Desk, nation: Nation) -> str | None:
+    member = desk.trust.current.members.get(nation)
+    return None if member is None else member.log_name
+
+
+def _log_key(desk: Desk, nation: Nation) -> NoteKey | None:
+    member = desk.trust.current.members.get(nation)
+    return None if member is None else parse_vkey(member.log)
+
+
+async def _consider(desk: Desk, peer: Nation, talk: LogTalk, request: str) -> Checkpoint | None:
+    key = _log_key(desk, peer)
+    if key is None:
+        return None
+    decision, stored = await desk.ledger.write(lambda tx: _consider_durably(tx, request, key, peer))
+    if isinstance(decision, RefuseCheckpoint):
+        body = f"{decision.known_size}\n" if decision.status is WitnessStatus.OTHER_SIZE else ""
+        talk.answer = Answer(decision.status.value, body, stored)
+        return None
+    # Only now: what was stored is durable, and is never cosigned in another form after a crash.
+    line = format_signature(desk.witness.cosign(decision.note, desk.now()))
+    talk.answer = Answer(200, line, None)
+    desk.logs.verify(decision.checkpoint)
+    return decision.checkpoint
+
+
+def _consider_durably(
+    tx: Transaction, request: str, key: NoteKey, peer: Nation
+) -> tuple[Cosign | RefuseCheckpoint, str | None]:
+    stored = tx.connection.scalar(
+        select(witnessed_table.c.note).where(witnessed_table.c.origin == key.name)
+    )
+    if _has_conflict(tx.connection, key.name):
+        detail = "this log has signed two histories and is not cosigned any more"
+        return RefuseCheckpoint(WitnessStatus.UNSIGNED, detail), stored
+    known = {} if stored is None else {key.name: open_checkpoint(stored, key)}
+    decision = consider_checkpoint(request.encode(), {key.name: key}, known)
+    if isinstance(decision, Cosign):
+        row = {"size": decision.checkpoint.size, "note": decision.note, "at": tx.now}
+        if stored is None:
+            tx.connection.execute(insert(witnessed_table), {"origin": key.name, **row})
+        else:
+            tx.connection.execute(
+                update(witnessed_table).where(witnessed_table.c.origin == key.name).values(**row)
+            )
+    elif stored is not None and decision.status in _CONTRADICTIONS:
+        _record_contradiction(tx, key, peer, stored, request.partition("\n\n")[2], decision)
+    return decision, stored
+
+
+_CONTRADICTIONS: Final = frozenset({WitnessStatus.OTHER_SIZE, WitnessStatus.INCONSISTENT})
+
+
+def _record_contradiction(  # noqa: PLR0917 -- the parts of one finding
+    tx: Transaction,
+    key: NoteKey,
+    peer: Nation,
+    stored: str,
+    note: str,
+    decision: RefuseCheckpoint,
+) -> None:
+    before, now = open_checkpoint(stored, key), open_checkpoint(note, key)
+    if before.size == now.size and before.root != now.root:
+        record_conflict(tx, peer, stored, note, f"two checkpoints of {now.size} entries")
+    elif decision.status is WitnessStatus.INCONSISTENT:
+        record_conflict(
+            tx, peer, stored, note, f"{now.size} entries do not continue {before.size} entries"
+        )
+
+
+def record_conflict(tx: Transaction, nation: Nation, first: str, second: str, detail: str) -> None:
+    """Keep both checkpoints of ``nation`` for ever and raise the alarm, once for each pair."""
+    notes = sorted((first, second))
+    digest = sha256_base64url("\0".join(notes).encode())
+    known = tx.connection.scalar(
+        select(log_conflicts_table.c.digest).where(log_conflicts_table.c.digest == digest)
+    )
+    if known is not None:
+        return
+    origin = parse_checkpoint(parse_note(first).text).origin
+    tx.connection.execute(
+        insert(log_conflicts_table),
+        {
+            "digest": digest,
+            "origin": origin,
+            "first_note": first,
+            "second_note": second,
+            "detail": detail,
+            "at": tx.now,
+        },
+    )
+    tx.audit(AuditKind.LOG_FORKED, nation, [("conflict", digest)], detail)
+    tx.event("log_forked", {"nation": nation, "detail": detail, "conflict": digest})
+
+
+def _has_conflict(connection: Connection, origin: str) -> bool:
+    found = connection.scalar(
+        select(log_conflicts_table.c.digest).where(log_conflicts_table.c.origin == origin).limit(1)
+    )
+    return found is not None
+
+
+async def _take_answer(desk: Desk, peer: Nation, talk: LogTalk, answer: Answer) -> None:
+    said = talk.said
+    if answer.known is not None:
+        await _compare_own(desk, peer, answer.known)
+    if said is None:
+        return
+    if answer.status == 200:  # noqa: PLR2004 -- HTTP's OK, as tlog-witness has it
+        await _keep_cosignature(desk, peer, talk, answer.body)
+    elif answer.status == WitnessStatus.OTHER_SIZE:
+        text = answer.body.removesuffix("\n")
+        if text.isascii() and text.isdigit() and int(text) <= said.size:
+            talk.stored_there = int(text)
+    else:
+        talk.refusal = f"{peer} does not cosign our log (status {answer.status})"
+
+
+async def _keep_cosignature(desk: Desk, peer: Nation, talk: LogTalk, line: str) -> None:
+    member = desk.trust.current.members.get(peer)
+    if member is None:
+        return
+    key = parse_vkey(member.witness)
+    notes = await desk.ledger.read(lambda c: _own_notes(c, talk.asked))
+    for size in sorted(notes, reverse=True):
+        try:
+            at = cosigned_at(notes[size] + line, key)
+        except VardeError as error:
+            talk.refusal = f"the cosignature of {peer} is wrong: {error.detail}"
+            continue
+        row = {"size": size, "witness": key.name, "line": line, "at": at * 1000}
+        await desk.ledger.write(lambda tx, each=row: _keep_row(tx, each))  # type: ignore[misc] # the default binds the loop's row
+        talk.refusal = ""
+        talk.stored_there = size
+        talk.asked = [each for each in talk.asked if each > size]
+        return
+
+
+def _keep_row(tx: Transaction, row: dict[str, object]) -> None:
+    _delete_cosignature(tx, row["size"], row["witness"])
+    tx.connection.execute(insert(cosignatures_table), row)
+
+
+def _delete_cosignature(tx: Transaction, size: object, witness: object) -> None:
+    tx.connection.execute(
+        delete(cosignatures_table).where(
+            cosignatures_table.c.size == size, cosignatures_table.c.witness == witness
+        )
+    )
+
+
+async def _compare_own(desk: Desk, peer: Nation, note: str) -> None:
+    # Signed by our own log key: what we have signed once, we must still be able to continue.
+    try:
+        signed = open_checkpoint(note, desk.log_signer.key)
+    except VardeError:
+        return
+    detail = await desk.ledger.read(lambda c: _missing_history(c, signed))
+    if detail is not None and not desk.logs.halted:
+        desk.logs.halted = f"{peer} holds a checkpoint that we have signed: {detail}"
+        await desk.ledger.write(lambda tx: _record_halt(tx, peer, desk.logs.halted))
+
+
+def _missing_history(connection: Connection, signed: Checkpoint) -> str | None:
+    size = log_size(connection)
+    if signed.size > size:
+        return f"{signed.size} entries, ours has {size}; the database is an older copy"
+    if root_at(signed.size, node_reader(connection)) != signed.root:
+        return f"{signed.size} entries with another root than ours"
+    return None
+
+
+def _record_halt(tx: Transaction, peer: Nation, detail: str) -> None:
+    tx.audit(AuditKind.LOG_HALTED, peer, [], detail)
+    tx.event("log_halted", {"nation": peer, "detail": detail})
+
+
+async def _compare(desk: Desk, by: Nation, note: str) -> None:
+    opened = _open_seen(desk, note)
+    if opened is None:
+        return
+    owner, claimed = opened
+    if owner == desk.nation:
+        await _compare_own(desk, by, note)
+    elif not desk.logs.is_verified(claimed):
+        await _compare_other(desk, by, owner, claimed, note)
+
+
+def _open_seen(desk: Desk, note: str) -> tuple[Nation, Checkpoint] | None:
+    try:
+        origin = parse_checkpoint(parse_note(note).text).origin
+        for member in desk.trust.current.members.values():
+            if member.log_name == origin:
+                return member.nation, open_checkpoint(note, parse_vkey(member.log))
+    except VardeError:
+        # Whoever passes on what no log has signed proves nothing by it.
+        return None
+    return None
+
+
+async def _compare_other(
+    desk: Desk, by: Nation, owner: Nation, claimed: Checkpoint, note: str
+) -> None:
+    talk = desk.logs.of(owner)
+    other = talk.claims.get(claimed.size)
+    stored = await desk.ledger.read(lambda c: _stored_note(c, claimed.origin))
+    for known in filter(None, (stored, None if other is None else other.note)):
+        seen = parse_checkpoint(parse_note(known).text)
+        if seen == claimed:
+            return
+        if seen.size == claimed.size:
+            detail = f"two checkpoints of {claimed.size} entries, one seen by {by}"
+            await _alarm(desk, owner, known, note, detail)
+            return
+    if len(talk.claims) < MAX_CLAIMS:
+        talk.claims[claimed.size] = Claim(claimed, note, by)
+
+
+async def _settle_claims(
+    desk: Desk,
+    nation: Nation,
+    newest: Checkpoint,
+    proofs: Mapping[int, tuple[bytes, ...]],
+    newest_note: str,
+) -> None:
+    talk = desk.logs.of(nation)
+    for size, claim in [*talk.claims.items()]:
+        if size > newest.size:
+            claim.heartbeats += 1
+            if claim.heartbeats < PATIENCE_HEARTBEATS:
+                continue
+            detail = f"{size} entries as seen by {claim.by}, but {newest.size} here"
+        elif size not in proofs and (claim.checkpoint != newest):
+            claim.heartbeats += 1
+            if claim.heartbeats < PATIENCE_HEARTBEATS:
+                continue
+            detail = f"no proof that {newest.size} entries continue {size} as seen by {claim.by}"
+        elif _continues(claim.checkpoint, newest, proofs.get(size, ())):
+            del talk.claims[size]
+            desk.logs.verify(claim.checkpoint)
+            continue
+        else:
+            detail = f"{newest.size} entries do not continue {size} as seen by {claim.by}"
+        del talk.claims[size]
+        await _alarm(desk, nation, claim.note, newest_note, detail)
+
+
+def _continues(old: Checkpoint, new: Checkpoint, path: Sequence[bytes]) -> bool:
+    try:
+        verify_consistency(old.size, new.size, old.root, new.root, path)
+    except Untrusted:
+        return False
+    return True
+
+
+async def _alarm(desk: Desk, nation: Nation, first: str, second: str, detail: str) -> None:
+    await desk.ledger.write(lambda tx: record_conflict(tx, nation, first, second, detail))
+
+
+def _stored_note(connection: Connection, origin: str) -> str | None:
+    note: str | None = connection.scalar(
+        select(witnessed_table.c.note).where(witnessed_table.c.origin == origin)
+    )
+    return note
+
+
+def _own_notes(connection: Connection, sizes: Sequence[int]) -> dict[int, str]:
+    rows = connection.execute(
+        select(checkpoints_table.c.size, checkpoints_table.c.note).where(
+            checkpoints_table.c.size.in_(sizes)
+        )
+    )
+    return {row.size: row.note for row in rows}

@@ -1,0 +1,314 @@
+"""Completeness: what is lost on the way shows in the heartbeats and comes again; who is silent is noticed."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import select, update
+
+from support.federation import EE, FI, LV, federation
+from support.nodes import Clock, Node, carry, exchange_heartbeats, running_nodes, settle
+from support.sending import count_alerts, delivery, send
+from varde.auditlog import AuditKind
+from varde.heartbeat import Heartbeat, Received, Sent, format_heartbeat
+from varde.identifiers import Lane, Nation
+from varde.signing import Kind
+from varde_gateway.flow.compose import compose_now
+from varde_gateway.flow.federation import describe_federation
+from varde_gateway.flow.heartbeats import hear
+from varde_gateway.flow.links import LinkState
+from varde_gateway.flow.refusals import ONE_BY_ONE
+from varde_gateway.flow.trail import list_entries
+from varde_gateway.store.tables import audit_leaves_table, deliveries_table, peers_table
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest_asyncio.fixture
+async def nodes(new_database: Callable[[], str], clock: Clock) -> AsyncIterator[dict[Nation, Node]]:
+    urls = {nation: new_database() for nation in federation().parties}
+    async with running_nodes(urls, federation(), clock) as running:
+        yield running
+
+
+async def beats(nodes: dict[Nation, Node], clock: Clock, *cut: frozenset[Nation]) -> None:
+    """Two rounds of heartbeats, with the work between them that follows from the first."""
+    for _ in range(2):
+        clock.forward(10)
+        await exchange_heartbeats([*nodes.values()], cut)
+        await settle([*nodes.values()], cut)
+
+
+async def state(node: Node, peer: Nation) -> dict[str, Any]:
+    described: Any = await describe_federation(node.desk)
+    return next(each for each in described["members"] if each["nation"] == peer)
+
+
+async def audit_kinds(node: Node) -> list[str]:
+    return [
+        kind
+        for (kind,) in await node.desk.ledger.read(
+            lambda c: c.execute(select(audit_leaves_table.c.kind)).all()
+        )
+    ]
+
+
+async def numbers(node: Node, peer: Nation) -> tuple[int, int, int]:
+    """The first number sent, the next one, and through which all of the peer's have come."""
+    row = await node.desk.ledger.read(
+        lambda c: c.execute(select(peers_table).where(peers_table.c.nation == peer)).one()
+    )
+    return row.sent_from, row.next_sequence, row.received_through
+
+
+async def lose(node: Node, peer: Nation) -> None:
+    """Publish what is due for ``peer``, and let the broker forget it with the sender believing that it was fetched."""
+    await node.work()
+    for lane in Lane:
+        node.broker.out.pop((peer, lane), None)
+
+
+async def test_peers_that_beat_are_live_and_say_whom_they_hear(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    await beats(nodes, clock)
+    seen = await state(nodes[EE], FI)
+    assert (seen["state"], seen["path"], seen["hears"]) == ("live", [], ["LV"])
+    assert (await state(nodes[EE], EE))["state"] is None
+
+
+async def test_a_document_that_was_lost_shows_as_a_gap_within_two_heartbeats_and_comes_again(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    nodes[EE].desk.policy = type(nodes[EE].desk.policy)(retry_seconds=3600)
+    await beats(nodes, clock)
+    await send(nodes[EE], FI)
+    await lose(nodes[EE], FI)
+    await send(nodes[EE], FI)
+    await settle([*nodes.values()])
+    assert await count_alerts(nodes[FI]) == 1
+    clock.forward(10)
+    await exchange_heartbeats([*nodes.values()])
+    await beats(nodes, clock)
+    assert await count_alerts(nodes[FI]) == 2
+    assert (await numbers(nodes[FI], EE))[2] == 2
+    await beats(nodes, clock)
+    assert (await state(nodes[FI], EE))["missing"] == 0
+
+
+async def test_the_chain_of_sender_and_recipient_is_the_same_when_nothing_is_missing(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    for _ in range(3):
+        await send(nodes[EE], FI)
+    await settle([*nodes.values()])
+    await beats(nodes, clock)
+    assert (await numbers(nodes[EE], FI))[:2] == (1, 4)
+    assert (await numbers(nodes[FI], EE))[2] == 3
+    assert AuditKind.CHAIN_BROKEN not in await audit_kinds(nodes[FI])
+
+
+async def test_a_chain_that_does_not_agree_is_an_alarm_said_once(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    await send(nodes[EE], FI)
+    await settle([*nodes.values()])
+    await nodes[EE].desk.ledger.write(
+        lambda tx: tx.connection.execute(update(peers_table).values(sent_chain=bytes(32)))
+    )
+    await beats(nodes, clock)
+    await beats(nodes, clock)
+    assert (await audit_kinds(nodes[FI])).count(AuditKind.CHAIN_BROKEN) == 1
+
+
+async def test_what_a_recipient_lost_with_an_older_copy_of_its_database_comes_again(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    alert_id = await send(nodes[EE], FI)
+    await settle([*nodes.values()])
+    assert (await delivery(nodes[EE], alert_id, FI))["state"] == "delivered"
+
+    def forget(tx: Any) -> None:
+        for table in ("alert", "document"):
+            tx.connection.exec_driver_sql(f"DELETE FROM {table} WHERE id = '{alert_id}'")
+        tx.connection.execute(
+            update(peers_table)
+            .where(peers_table.c.nation == EE)
+            .values(received_through=0, received_chain=None)
+        )
+
+    await nodes[FI].desk.ledger.write(forget)
+    await beats(nodes, clock)
+    await beats(nodes, clock)
+    assert await count_alerts(nodes[FI]) == 1
+    assert (await delivery(nodes[EE], alert_id, FI))["state"] == "delivered"
+
+
+async def test_a_number_whose_document_has_expired_is_closed_and_holds_nothing_up(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    await send(nodes[EE], FI)
+    await lose(nodes[EE], FI)
+    clock.forward(nodes[EE].desk.policy.document_life_seconds + 400)
+    await beats(nodes, clock)
+    await beats(nodes, clock)
+    assert (await numbers(nodes[FI], EE))[2] == 1
+    await send(nodes[EE], FI)
+    await settle([*nodes.values()])
+    await beats(nodes, clock)
+    assert (await numbers(nodes[FI], EE))[2] == 2
+    assert AuditKind.CHAIN_BROKEN not in await audit_kinds(nodes[FI])
+
+
+async def test_a_sender_with_an_older_copy_of_its_database_numbers_behind_what_was_seen(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    for _ in range(3):
+        await send(nodes[EE], FI)
+    await settle([*nodes.values()])
+    await nodes[EE].desk.ledger.write(
+        lambda tx: tx.connection.execute(
+            update(peers_table)
+            .where(peers_table.c.nation == FI)
+            .values(next_sequence=2, sent_chain=None)
+        )
+    )
+    await nodes[EE].desk.ledger.write(
+        lambda tx: tx.connection.execute(
+            deliveries_table.delete().where(deliveries_table.c.sequence > 1)
+        )
+    )
+    await beats(nodes, clock)
+    assert (await numbers(nodes[EE], FI))[:2] == (4, 4)
+    assert AuditKind.NUMBERING_CHANGED in await audit_kinds(nodes[EE])
+    await send(nodes[EE], FI)
+    await settle([*nodes.values()])
+    await beats(nodes, clock)
+    assert (await numbers(nodes[FI], EE))[2] == 4
+    assert AuditKind.NUMBERING_CHANGED in await audit_kinds(nodes[FI])
+    assert AuditKind.CHAIN_BROKEN not in await audit_kinds(nodes[FI])
+
+
+async def test_a_silenced_peer_is_noticed_within_two_heartbeats_and_so_is_its_return(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    await beats(nodes, clock)
+    cut = [frozenset((EE, FI)), frozenset((LV, FI))]
+    clock.forward(14)
+    await exchange_heartbeats([*nodes.values()], cut)
+    assert (await state(nodes[EE], FI))["state"] == "late"
+    clock.forward(7)
+    await exchange_heartbeats([*nodes.values()], cut)
+    assert (await state(nodes[EE], FI))["state"] == "silent"
+    assert (await audit_kinds(nodes[EE])).count(AuditKind.LINK_CHANGED) == 3
+    await beats(nodes, clock)
+    assert (await state(nodes[EE], FI))["state"] == "live"
+
+
+async def test_a_peer_that_others_still_hear_is_cut_off_and_the_way_around_is_named(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    await beats(nodes, clock)
+    for _ in range(3):
+        await beats(nodes, clock, frozenset((EE, FI)))
+    seen = await state(nodes[EE], FI)
+    assert (seen["state"], seen["path"]) == ("cut", ["LV"])
+    assert (await state(nodes[LV], FI))["state"] == "live"
+
+
+def heartbeat(node: Node, to: Nation, sequence: int, **changes: Any) -> bytes:
+    values: dict[str, Any] = {
+        "sequence": sequence,
+        "sent": Sent(1, 0, bytes(32)),
+        "received": Received(0, 0, ()),
+        "void": (),
+        "reaches": {},
+    }
+    return compose_now(
+        node.desk,
+        changes.pop("kind", Kind.HEARTBEAT),
+        [to],
+        format_heartbeat(Heartbeat(**(values | changes))),
+        lane=Lane.URGENT,
+        life_seconds=60,
+    ).raw
+
+
+async def test_a_heartbeat_that_is_older_than_the_last_one_says_nothing(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    old, new = (heartbeat(nodes[EE], FI, clock.ms + n, reaches={LV: n}) for n in range(2))
+    await hear(nodes[FI].desk, EE, new)
+    await hear(nodes[FI].desk, EE, old)
+    assert nodes[FI].desk.links.of(EE, clock.ms).reaches == {LV: 1}
+
+
+async def test_a_peer_whose_clock_was_ahead_is_heard_again_after_it_was_set_right(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    await hear(nodes[FI].desk, EE, heartbeat(nodes[EE], FI, clock.ms + 200_000))
+    clock.forward(1)
+    await hear(nodes[FI].desk, EE, heartbeat(nodes[EE], FI, clock.ms, reaches={LV: 1}))
+    assert nodes[FI].desk.links.of(EE, clock.ms).reaches == {LV: 1}
+
+
+@pytest.mark.parametrize("kind", [Kind.HEARTBEAT, Kind.RECEIPT])
+async def test_a_pulse_at_the_wrong_link_or_of_another_kind_counts_for_nobody(
+    nodes: dict[Nation, Node], clock: Clock, kind: Kind
+) -> None:
+    link = LV if kind is Kind.HEARTBEAT else EE
+    await hear(nodes[FI].desk, link, heartbeat(nodes[EE], FI, clock.ms, kind=kind))
+    for nation in (EE, LV):
+        assert nodes[FI].desk.links.of(nation, clock.ms).heard_at is None
+
+
+async def test_attack_24_a_flood_of_rubbish_is_recorded_one_by_one_for_a_while_and_then_counted(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    before = (await audit_kinds(nodes[FI])).count(AuditKind.REFUSED)
+    for _ in range(50):
+        await hear(nodes[FI].desk, EE, b"garbage")
+    nodes[FI].broker.inbox.extend([(b"garbage", Lane.URGENT, EE, None)] * 50)
+    await nodes[FI].take_in()
+    assert (await audit_kinds(nodes[FI])).count(AuditKind.REFUSED) == before + ONE_BY_ONE
+    clock.forward(61)
+    await nodes[FI].beat()
+    await nodes[FI].beat()
+    assert (await audit_kinds(nodes[FI])).count(AuditKind.REFUSED) == before + ONE_BY_ONE + 1
+    entries, _ = await nodes[FI].desk.ledger.read(
+        lambda c: list_entries(c, limit=1000, after_index=None, kind="refused")
+    )
+    assert entries[-1]["detail"] == "70 more documents refused within a minute: 70 malformed"
+
+
+async def test_nobody_beats_faster_than_the_clock_says(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    await beats(nodes, clock)
+    nodes[EE].broker.pulses.clear()
+    for _ in range(9):
+        clock.forward(1)
+        await nodes[EE].beat()
+    assert not nodes[EE].broker.pulses
+    assert nodes[EE].desk.links.state(FI, clock.ms) is LinkState.LIVE
+
+
+async def test_the_numbers_of_a_broker_that_holds_them_are_not_sent_twice(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    await beats(nodes, clock)
+    await send(nodes[EE], FI)
+    await nodes[EE].work()
+    held = len(nodes[EE].broker.out[FI, Lane.URGENT])
+    for _ in range(3):
+        clock.forward(10)
+        await exchange_heartbeats([*nodes.values()])
+        await nodes[EE].work()
+    assert len(nodes[EE].broker.out[FI, Lane.URGENT]) == held
+    await carry(nodes[EE], nodes[FI])
