@@ -18,6 +18,7 @@ from varde_gateway.web import (
     roster_api,
     sensors_api,
     users_api,
+    witness_api,
 )
 from varde_gateway.web.access import ACCESS, PUBLIC
 
@@ -31,6 +32,7 @@ ROUTERS = (
     roster_api,
     sensors_api,
     users_api,
+    witness_api,
 )
 VALUES = {
     "alert_id": "019ab3f2-6c1e-7d3a-9b52-4f0c3a1de27b",
@@ -38,13 +40,15 @@ VALUES = {
     "username": "nobody",
     "digest": "A" * 43,
     "nation": "XX",
+    "tile": "0/000",
+    "origin_digest": "0" * 64,
 }
 
 
 def routes(each: list[BaseRoute]) -> Iterator[tuple[str, str]]:
     for route in each:
         assert isinstance(route, APIRoute)
-        yield from ((method, route.path) for method in route.methods or ())
+        yield from ((method, route.path_format) for method in route.methods or ())
 
 
 def path_of(template: str) -> str:
@@ -56,13 +60,15 @@ def test_every_route_has_an_entry_and_every_entry_a_route() -> None:
     assert built == set(ACCESS)
 
 
-def test_only_health_sign_in_and_webhooks_are_open() -> None:
+def test_only_health_sign_in_webhooks_and_the_witness_are_open() -> None:
     assert {path for (_, path), allowed in ACCESS.items() if allowed == PUBLIC} == {
         "/health/live",
         "/health/ready",
         "/metrics",
         "/v1/auth/token",
         "/v1/hooks/{sensor_id}",
+        "/v1/witness/add-checkpoint",
+        "/v1/witness/{origin_digest}/checkpoint",
     }
 
 

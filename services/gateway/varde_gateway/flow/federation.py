@@ -7,6 +7,8 @@ from varde.identifiers import Nation
 from varde.prekeys import choose_prekey
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.links import LinkState, PeerLink
+from varde_gateway.flow.rosters import needs_renewal
+from varde_gateway.flow.suspensions import peer_suspensions
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.tables import deliveries_table, peers_table
 
@@ -14,6 +16,7 @@ from varde_gateway.store.tables import deliveries_table, peers_table
 async def describe_federation(desk: Desk) -> JsonObject:
     """Federation, roster and one entry per member, this node included."""
     heard, waiting = await desk.ledger.read(_peers)
+    told = await desk.ledger.read(peer_suspensions)
     roster = desk.trust.current
     now = desk.now()
     return {
@@ -25,9 +28,22 @@ async def describe_federation(desk: Desk) -> JsonObject:
             "issued_at": rfc3339(roster.issued_at * 1000),
             "expires_at": rfc3339(roster.expires_at * 1000),
             "expired": now >= roster.expires_at,
+            "renewal_due": needs_renewal(roster, now),
+            "newest_seen": max([roster.version, *_versions_of_peers(desk)]),
         },
         "members": [
-            _describe_member(desk, nation, heard.get(nation), waiting.get(nation))
+            {
+                **_describe_member(desk, nation, heard.get(nation), waiting.get(nation)),
+                "suspended_by": [
+                    {
+                        "nation": each.suspended_by,
+                        "reason": each.reason,
+                        "since": rfc3339(each.since * 1000),
+                    }
+                    for each in told
+                    if each.nation == nation
+                ],
+            }
             for nation in sorted(roster.members)
         ],
     }
@@ -41,6 +57,12 @@ def peers_without_prekeys(desk: Desk) -> list[Nation]:
         for peer in desk.peers()
         if choose_prekey(desk.peer_prekeys.get(peer, ()), now, stale_allowed=True) is None
     ]
+
+
+def _versions_of_peers(desk: Desk) -> list[int]:
+    now = desk.now_ms()
+    versions = [desk.links.of(peer, now).roster_version for peer in desk.peers()]
+    return [each for each in versions if each is not None]
 
 
 def _describe_member(

@@ -25,6 +25,9 @@ MAX_TOLD_BYTES: Final = 900 * 1024
 """What fits in one message of a broker; what does not, the relay asks for next."""
 
 
+RENEWAL_SECONDS: Final = 30 * 24 * 3600
+
+
 async def load_trust(
     ledger: Ledger, genesis: FederationId, founding: Sequence[bytes], now: int
 ) -> Trust:
@@ -47,6 +50,11 @@ def follow_rosters(trust: Trust, accepted: Sequence[Roster]) -> Trust:
             earlier = {**trust.earlier, trust.current.version: trust.current}
             trust = replace(trust, current=roster, earlier=earlier)
     return trust
+
+
+def needs_renewal(roster: Roster, now: int) -> bool:
+    """Whether a version is so old that the members should vote for the next one."""
+    return now - roster.issued_at >= RENEWAL_SECONDS
 
 
 def newest_roster(connection: Connection, trust: Trust) -> Roster:

@@ -16,6 +16,7 @@ from varde.auditlog import AuditKind
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import TooMany, Unauthenticated
 from varde_gateway.flow.rates import Rate, Rates
+from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.transaction import Transaction
 from varde_gateway.store.users import User, find_user, replace_hash
 
@@ -70,6 +71,10 @@ class SignIn:
                     reason = "disabled" if right else "wrong password"
                     await self._record_refusal(user.username, address, reason)
                 raise Unauthenticated("The name or the password is wrong, or the user is disabled.")
+            if user.valid_until is not None and self._desk.now_ms() >= user.valid_until:
+                # Said plainly: the password was right.
+                await self._record_refusal(user.username, address, "access ended")
+                raise Unauthenticated(ended_in_words(user.valid_until))
             await self._record(user, password, address)
         return SignedIn(user.username, user.display_name, user.roles)
 
@@ -101,6 +106,14 @@ class SignIn:
                 replace_hash(tx, user.username, user.password_hash, renewed)
 
         await self._desk.ledger.write(record)
+
+
+def ended_in_words(valid_until: int) -> str:
+    """What somebody is told whose time has ended (Unix milliseconds)."""
+    return (
+        f"Your access to this node ended at {rfc3339(valid_until)}. An administrator can let you in again: "
+        "as a new user, with the time that you need."
+    )
 
 
 def hash_password(password: str) -> str:

@@ -23,7 +23,12 @@ from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.own_keys import look_for_keys
 from varde_gateway.flow.prekeys import renew_prekeys
 from varde_gateway.flow.roster_changes import adopt_rosters, advance, next_proposals
-from varde_gateway.flow.rosters import rosters_after, rosters_for_relay, suspended_nations
+from varde_gateway.flow.rosters import (
+    needs_renewal,
+    rosters_after,
+    rosters_for_relay,
+    suspended_nations,
+)
 from varde_gateway.flow.send import queue_deliveries, record_document
 from varde_gateway.flow.worker import repeat
 from varde_gateway.store.tables import AnyRow
@@ -36,7 +41,6 @@ REPEAT_MS: Final = 600_000
 """A peer that stays at one version has what it lacks on its way, or cannot use it."""
 
 CATCHING_UP_LIFE_SECONDS: Final = 24 * 3600
-RENEWAL_SECONDS: Final = 30 * 24 * 3600
 WARNING_MS: Final = 3600 * 1000
 
 _log = structlog.get_logger("trust")
@@ -82,6 +86,7 @@ class TrustFollower:
         desk = self._desk
         await look_at_database(desk)
         self._warn_of_age()
+        await self._help_those_behind()
         before, trust = self._followed, desk.trust
         if trust is before:
             return
@@ -95,6 +100,14 @@ class TrustFollower:
             if nation != desk.nation:
                 await bring_up_to_date(desk, nation, trust.current.version - 1)
         self._followed = trust
+
+    async def _help_those_behind(self) -> None:
+        desk = self._desk
+        now = desk.now_ms()
+        for peer in desk.trusted_peers():
+            version = desk.links.of(peer, now).roster_version
+            if version is not None and version < desk.trust.current.version:
+                await bring_up_to_date(desk, peer, version)
 
     def _warn_of_age(self) -> None:
         desk, roster = self._desk, self._desk.trust.current
@@ -162,11 +175,6 @@ async def bring_up_to_date(desk: Desk, nation: Nation, from_version: int) -> int
     desk.brought_up = {**desk.brought_up, nation: (from_version, now)}
     _log.info("rosters queued", nation=nation, after=from_version, versions=len(rows))
     return len(rows)
-
-
-def needs_renewal(roster: Roster, now: int) -> bool:
-    """Whether a version is so old that the members should vote for the next one."""
-    return now - roster.issued_at >= RENEWAL_SECONDS
 
 
 def _compose_version(desk: Desk, nation: Nation, row: AnyRow) -> list[Composed]:

@@ -10,14 +10,21 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from sqlalchemy import func, select
+
 from varde.auditlog import AuditKind
+from varde.bulletin import Tlp
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import Conflict, Invalid, NotFound
 from varde_gateway.flow.sign_in import USERNAME, hash_password
+from varde_gateway.flow.worker import repeat
+from varde_gateway.store.alerts import rfc3339
+from varde_gateway.store.tables import users_table
 from varde_gateway.store.transaction import Transaction
-from varde_gateway.store.users import User, find_user, insert_user, set_disabled
+from varde_gateway.store.users import User, find_user, insert_user, set_disabled, take_ended
 
 STANDING_SECONDS: Final = 1
+ENDS_SECONDS: Final = 10.0
 _MAX_STANDINGS: Final = 4096
 
 
@@ -33,22 +40,26 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewUser:
-    """A person to be let in."""
+    """A person to be let in, with what they may see; ``valid_until`` in Unix milliseconds, None for good."""
 
     username: str
     display_name: str
     password: str
     roles: tuple[Role, ...]
+    clearance: Tlp = Tlp.RED
+    valid_until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a token of this user is worth now; ``tokens_valid_from`` in Unix milliseconds."""
+    """What a token of this user is worth now; times in Unix milliseconds."""
 
     username: str
     display_name: str
     roles: frozenset[Role]
     tokens_valid_from: int
+    clearance: Tlp
+    valid_until: int | None
 
 
 class Standings:
@@ -76,6 +87,8 @@ class Standings:
             user.display_name,
             frozenset(Role(each) for each in user.roles),
             user.tokens_valid_from,
+            Tlp(user.clearance),
+            user.valid_until,
         )
         self._known[username] = (now + STANDING_SECONDS * 1000, standing)
         return standing
@@ -89,6 +102,10 @@ async def create_users(desk: Desk, users: Iterable[NewUser], *, actor: str) -> l
     """Let these in, all or none; ``Conflict`` where a name is taken, ``Invalid`` where one has no right form."""
     new = [*users]
     for each in new:
+        if each.valid_until is not None and each.valid_until <= desk.now_ms():
+            raise Invalid(
+                f"'valid_until' of {each.username[:64]!r} is in the past: say when it ends."
+            )
         if USERNAME.fullmatch(each.username) is None:
             raise Invalid(
                 f"{each.username[:64]!r} is not a user name: lower-case letters, digits, '.', '_', '-', at most 64."
@@ -110,18 +127,47 @@ async def create_users(desk: Desk, users: Iterable[NewUser], *, actor: str) -> l
                 disabled=False,
                 tokens_valid_from=0,
                 created_at=tx.now,
+                clearance=each.clearance.value,
+                valid_until=each.valid_until,
             )
             insert_user(tx, user)
             tx.audit(
                 AuditKind.USER_CHANGED,
                 actor,
                 [("user", user.username)],
-                f"created as {', '.join(user.roles)}",
+                _in_words(user),
             )
             made.append(user)
         return made
 
     return await desk.ledger.write(record)
+
+
+async def run_access_ends(desk: Desk) -> None:
+    """Record for ever when somebody's time has ended."""
+    await repeat("access-ends", lambda: note_ended_access(desk), pause_seconds=ENDS_SECONDS)
+
+
+async def note_ended_access(desk: Desk) -> None:
+    """Record every user whose time has ended since the last look."""
+    now = desk.now_ms()
+    ended = select(func.count()).where(
+        users_table.c.valid_until <= now, users_table.c.expiry_noticed.is_(False)
+    )
+    if not await desk.ledger.read(lambda connection: connection.scalar(ended)):
+        return
+
+    def record(tx: Transaction) -> None:
+        for name in take_ended(tx):
+            tx.audit(AuditKind.USER_CHANGED, "node", [("user", name)], "access ended")
+
+    await desk.ledger.write(record)
+
+
+def _in_words(user: User) -> str:
+    until = "" if user.valid_until is None else f", until {rfc3339(user.valid_until)}"
+    limit = "" if user.clearance == Tlp.RED.value else f", clearance {user.clearance}"
+    return f"created as {', '.join(user.roles)}{limit}{until}"
 
 
 async def disable_user(

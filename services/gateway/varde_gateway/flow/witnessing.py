@@ -7,6 +7,7 @@ a node whose own database was rolled back learns from what the others hold that 
 section 10.6.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -100,6 +101,47 @@ async def listen(desk: Desk, peer: Nation, word: LogWord) -> None:
         await _settle_claims(desk, peer, newest, dict(word.proofs), note)  # (4)
 
 
+async def add_checkpoint(desk: Desk, request: bytes) -> Answer:
+    """Answer tlog-witness ``add-checkpoint`` as it came by HTTP: for the log of any member but ourselves."""
+    keys = {
+        member.log_name: (nation, parse_vkey(member.log))
+        for nation, member in desk.trust.current.members.items()
+        if nation != desk.nation
+    }
+    origin = _origin_in(request)
+    if origin not in keys:
+        status = WitnessStatus.MALFORMED if origin is None else WitnessStatus.UNKNOWN_LOG
+        return Answer(status.value, "", None)
+    nation, key = keys[origin]
+    text = request.decode()
+    decision, _ = await desk.ledger.write(lambda tx: _consider_durably(tx, text, key, nation))
+    if isinstance(decision, RefuseCheckpoint):
+        return Answer(decision.status.value, _refusal_body(decision), None)
+    desk.logs.verify(decision.checkpoint)
+    return Answer(200, format_signature(desk.witness.cosign(decision.note, desk.now())), None)
+
+
+async def witnessed_note(desk: Desk, origin_digest: str) -> str | None:
+    """The newest checkpoint that we have stored for the log whose origin has this SHA-256 (hexadecimal)."""
+    rows = await desk.ledger.read(_witnessed)
+    for origin, _, note in rows:
+        if hashlib.sha256(origin.encode()).hexdigest() == origin_digest:
+            return note
+    return None
+
+
+def _origin_in(request: bytes) -> str | None:
+    try:
+        note = request.decode().partition("\n\n")[2]
+        return parse_checkpoint(parse_note(note).text).origin
+    except (UnicodeDecodeError, VardeError):
+        return None
+
+
+def _refusal_body(decision: RefuseCheckpoint) -> str:
+    return f"{decision.known_size}\n" if decision.status is WitnessStatus.OTHER_SIZE else ""
+
+
 def _paths(connection: Connection, olds: set[int], size: int) -> dict[int, tuple[bytes, ...]]:
     read = node_reader(connection)
     return {
@@ -107,11 +149,15 @@ def _paths(connection: Connection, olds: set[int], size: int) -> dict[int, tuple
     }
 
 
-def _seen_rows(connection: Connection) -> list[tuple[str, int, str]]:
+def _witnessed(connection: Connection) -> list[tuple[str, int, str]]:
     rows = connection.execute(
         select(witnessed_table.c.origin, witnessed_table.c.size, witnessed_table.c.note)
     )
-    seen = [(row.origin, row.size, row.note) for row in rows]
+    return [(row.origin, row.size, row.note) for row in rows]
+
+
+def _seen_rows(connection: Connection) -> list[tuple[str, int, str]]:
+    seen = _witnessed(connection)
     for row in connection.execute(select(log_conflicts_table)):
         # Both sides of a contradiction, so that whoever has seen either can find it out himself.
         seen += [(row.origin, -1, row.first_note), (row.origin, -2, row.second_note)]
@@ -142,8 +188,7 @@ async def _consider(desk: Desk, peer: Nation, talk: LogTalk, request: str) -> Ch
         return None
     decision, stored = await desk.ledger.write(lambda tx: _consider_durably(tx, request, key, peer))
     if isinstance(decision, RefuseCheckpoint):
-        body = f"{decision.known_size}\n" if decision.status is WitnessStatus.OTHER_SIZE else ""
-        talk.answer = Answer(decision.status.value, body, stored)
+        talk.answer = Answer(decision.status.value, _refusal_body(decision), stored)
         return None
     # Only now: what was stored is durable, and is never cosigned in another form after a crash.
     line = format_signature(desk.witness.cosign(decision.note, desk.now()))

@@ -51,6 +51,8 @@ class AlertRow(SQLModel, table=True):
     """What lists and searches need of an alert document; ``body`` is the CAP as JSON."""
 
     __tablename__ = "alert"
+    __table_args__ = (Index("alert_by_id", "id"), Index("alert_by_recorded", "recorded_at"))
+
     sender: str = Field(primary_key=True, max_length=8)
     id: str = Field(primary_key=True, max_length=36)
     serial: int = Field(sa_type=BigInteger, unique=True)
@@ -79,6 +81,7 @@ class DeliveryRow(SQLModel, table=True):
         UniqueConstraint("recipient", "sequence"),
         Index("delivery_due", "open", "next_attempt_at"),
         Index("delivery_unanswered", "overdue_noticed", "acknowledged_at"),
+        Index("delivery_by_queued", "queued_at"),
     )
 
     document_id: str = Field(primary_key=True, max_length=36)
@@ -144,7 +147,10 @@ class IdempotencyRow(SQLModel, table=True):
 
 
 class UserRow(SQLModel, table=True):
-    """A person who signs in; ``roles`` is a comma-separated list."""
+    """A person who signs in; ``roles`` is a comma-separated list.
+
+    ``clearance`` is the highest TLP marking whose content they see; after ``valid_until`` they are let in no more.
+    """
 
     __tablename__ = "user_account"
 
@@ -155,6 +161,47 @@ class UserRow(SQLModel, table=True):
     disabled: bool = False
     tokens_valid_from: int = Field(default=0, sa_type=BigInteger)
     created_at: int = Field(sa_type=BigInteger)
+    clearance: str = Field(default="RED", max_length=16)
+    valid_until: int | None = Field(default=None, sa_type=BigInteger)
+    expiry_noticed: bool = False
+
+
+class SavedQueryRow(SQLModel, table=True):
+    """A filter of audit entries that its owner comes back to; ``filter`` is JSON."""
+
+    __tablename__ = "saved_query"
+
+    owner: str = Field(primary_key=True, max_length=64)
+    name: str = Field(primary_key=True, max_length=64)
+    filter: str = Field(sa_column=Column(Text, nullable=False))
+    saved_at: int = Field(sa_type=BigInteger)
+
+
+class ErasureRow(SQLModel, table=True):
+    """An alert whose content was erased under law, or shall be as soon as a second administrator says so too."""
+
+    __tablename__ = "erasure"
+
+    sender: str = Field(primary_key=True, max_length=8)
+    alert_id: str = Field(primary_key=True, max_length=36)
+    reason: str = Field(max_length=160)
+    asked_by: str = Field(max_length=64)
+    asked_at: int = Field(sa_type=BigInteger)
+    confirmed_by: str | None = Field(default=None, max_length=64)
+    erased_at: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class ArchiveRow(SQLModel, table=True):
+    """A copy of the log and its documents that was taken away whole; what was recorded up to ``through`` is in it."""
+
+    __tablename__ = "archive"
+
+    log_digest: str = Field(primary_key=True, max_length=43)
+    documents_digest: str = Field(primary_key=True, max_length=43)
+    size: int = Field(sa_type=BigInteger)
+    through: int = Field(sa_type=BigInteger)
+    taken_by: str = Field(max_length=64)
+    at: int = Field(sa_type=BigInteger)
 
 
 class SensorRow(SQLModel, table=True):
@@ -313,23 +360,29 @@ class AuditLeafRow(SQLModel, table=True):
     """One entry of the audit log: the exact leaf and its hash."""
 
     __tablename__ = "audit_leaf"
+    __table_args__ = (
+        Index("audit_leaf_by_kind", "kind", "index"),
+        Index("audit_leaf_by_time", "at", "kind", "index"),
+        Index("audit_leaf_by_actor", "actor", "index"),
+    )
 
     index: int = Field(sa_column=Column("index", _SERIAL, primary_key=True, autoincrement=False))
-    kind: str = Field(max_length=32, index=True)
-    at: int = Field(sa_type=BigInteger, index=True)
+    kind: str = Field(max_length=32)
+    at: int = Field(sa_type=BigInteger)
     actor: str = Field(max_length=160)
     leaf: str = Field(sa_column=Column(Text, nullable=False))
     hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
 
 
 class AuditSubjectRow(SQLModel, table=True):
-    """Which document or user an entry is about, for search."""
+    """Which document, user or nation an entry is about, for search; nations also where only its detail names them."""
 
     __tablename__ = "audit_subject"
+    __table_args__ = (Index("audit_subject_by_value", "value", "label", "index"),)
 
     index: int = Field(sa_column=Column("index", _SERIAL, primary_key=True, autoincrement=False))
     label: str = Field(primary_key=True, max_length=32)
-    value: str = Field(primary_key=True, max_length=160, index=True)
+    value: str = Field(primary_key=True, max_length=160)
 
 
 class AuditNodeRow(SQLModel, table=True):
@@ -409,6 +462,9 @@ acknowledgements_table = _table(AcknowledgementRow)
 events_table = _table(EventRow)
 idempotency_table = _table(IdempotencyRow)
 users_table = _table(UserRow)
+saved_queries_table = _table(SavedQueryRow)
+erasures_table = _table(ErasureRow)
+archives_table = _table(ArchiveRow)
 sensors_table = _table(SensorRow)
 sensor_posts_table = _table(SensorPostRow)
 own_prekeys_table = _table(OwnPrekeyRow)

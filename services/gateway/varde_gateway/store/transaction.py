@@ -15,6 +15,7 @@ from varde.auditlog import AuditKind, AuditLeaf, format_leaf
 from varde.encoding import Json
 from varde.heartbeat import CHAIN_START, Arrivals, advance_chain
 from varde.merkle import Frontier, leaf_hash
+from varde_gateway.store.mentions import LABEL, nations_of
 from varde_gateway.store.numbering import load_arrivals, save_arrivals
 from varde_gateway.store.tables import (
     audit_leaves_table,
@@ -175,7 +176,8 @@ class Transaction:
                 "hash": digest,
             },
         )
-        for label, value in dict.fromkeys(entry.subjects):
+        mentions = nations_of(entry.kind, entry.actor, entry.subjects, entry.detail)
+        for label, value in dict.fromkeys((*entry.subjects, *((LABEL, each) for each in mentions))):
             self.add(audit_subjects_table, {"index": index, "label": label, "value": value})
         for level, place, node in nodes:
             if level > 0:

@@ -4,13 +4,17 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, select, update
 
+from varde.bulletin import Tlp
 from varde_gateway.store.tables import AnyRow, users_table
 from varde_gateway.store.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One person; tokens issued before ``tokens_valid_from`` (Unix milliseconds) are void."""
+    """One person; tokens issued before ``tokens_valid_from`` (Unix milliseconds) are void.
+
+    ``clearance`` is a TLP marking; from ``valid_until`` (Unix milliseconds) on they are let in no more.
+    """
 
     username: str
     display_name: str
@@ -19,6 +23,8 @@ class User:
     disabled: bool
     tokens_valid_from: int
     created_at: int
+    clearance: str = Tlp.RED.value
+    valid_until: int | None = None
 
 
 def find_user(connection: Connection, username: str) -> User | None:
@@ -53,8 +59,21 @@ def insert_user(tx: Transaction, user: User) -> None:
             "disabled": user.disabled,
             "tokens_valid_from": user.tokens_valid_from,
             "created_at": user.created_at,
+            "clearance": user.clearance,
+            "valid_until": user.valid_until,
         },
     )
+
+
+def take_ended(tx: Transaction) -> list[str]:
+    """The users whose time has ended since the last look; each is named once."""
+    ended = tx.connection.execute(
+        update(users_table)
+        .where(users_table.c.valid_until <= tx.now, users_table.c.expiry_noticed.is_(False))
+        .values(expiry_noticed=True)
+        .returning(users_table.c.username)
+    )
+    return sorted(name for (name,) in ended)
 
 
 def set_disabled(tx: Transaction, username: str, *, disabled: bool) -> bool:
@@ -85,4 +104,6 @@ def _user(row: AnyRow) -> User:
         disabled=row.disabled,
         tokens_valid_from=row.tokens_valid_from,
         created_at=row.created_at,
+        clearance=row.clearance,
+        valid_until=row.valid_until,
     )

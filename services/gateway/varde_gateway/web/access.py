@@ -53,6 +53,11 @@ ACCESS: Final[dict[tuple[str, str], frozenset[Role] | Literal["public"]]] = {
     ("GET", "/v1/audit/proof"): _AUDITORS,
     ("GET", "/v1/audit/consistency"): _OVERSEERS,
     ("GET", "/v1/audit/export"): _AUDITORS,
+    ("GET", "/v1/audit/witnesses"): _OVERSEERS,
+    ("GET", "/v1/log/checkpoint"): _OVERSEERS,
+    ("GET", "/v1/log/tile/{tile}"): _AUDITORS,
+    ("POST", "/v1/witness/add-checkpoint"): PUBLIC,
+    ("GET", "/v1/witness/{origin_digest}/checkpoint"): PUBLIC,
     ("GET", "/v1/federation"): _EVERYBODY,
     ("GET", "/v1/federation/roster"): _EVERYBODY,
     ("GET", "/v1/federation/roster/history"): _EVERYBODY,
@@ -69,7 +74,7 @@ ACCESS: Final[dict[tuple[str, str], frozenset[Role] | Literal["public"]]] = {
 
 async def admit(request: Request) -> Identity | None:
     """Who asks, None on a public route; ``Unauthenticated`` or ``Forbidden`` where they may not."""
-    allowed = ACCESS.get((request.method, request.scope["route"].path))
+    allowed = ACCESS.get((request.method, request.scope["route"].path_format))
     if allowed is None:
         raise Forbidden("Nobody may call this.")
     if allowed == PUBLIC:

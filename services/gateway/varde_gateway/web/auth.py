@@ -12,10 +12,11 @@ from typing import Final
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from varde.bulletin import Tlp
 from varde.encoding import encode_base64url
 from varde.identifiers import Nation
 from varde_gateway.flow.faults import Unauthenticated
-from varde_gateway.flow.sign_in import SignedIn
+from varde_gateway.flow.sign_in import SignedIn, ended_in_words
 from varde_gateway.flow.users import Role, Standings
 
 ALGORITHM: Final = "EdDSA"
@@ -34,6 +35,7 @@ class Identity:
     display_name: str
     roles: frozenset[Role]
     expires_at: int
+    clearance: Tlp = Tlp.RED
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,15 @@ class Tokens:
         standing = await self._standings.of(claims.username)
         if standing is None or claims.issued_at < standing.tokens_valid_from:
             raise Unauthenticated("The token was withdrawn; sign in again.")
-        return Identity(standing.username, standing.display_name, standing.roles, claims.expires_at)
+        if standing.valid_until is not None and self._now_ms() >= standing.valid_until:
+            raise Unauthenticated(ended_in_words(standing.valid_until))
+        return Identity(
+            standing.username,
+            standing.display_name,
+            standing.roles,
+            claims.expires_at,
+            standing.clearance,
+        )
 
     def _verify(self, token: str) -> _Claims:
         if len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():

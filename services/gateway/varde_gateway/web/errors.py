@@ -182,7 +182,7 @@ async def _answer_framework(request: Request, error: Exception) -> Response:
     )
     headers = {**(error.headers or {})}
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["Allow"] = ", ".join(methods_at(request.scope["route"].path))
+        headers["Allow"] = ", ".join(methods_at(request.scope["route"].path_format))
     return problem_response(
         problem,
         details.get(status, f"{status.phrase}."),

@@ -28,6 +28,7 @@ from varde_gateway.web import (
     roster_api,
     sensors_api,
     users_api,
+    witness_api,
 )
 from varde_gateway.web.access import admit
 from varde_gateway.web.auth import Tokens
@@ -110,6 +111,7 @@ def create_api(  # noqa: PLR0917 -- called once, by app.py
         sensors_api,
         users_api,
         audit_api,
+        witness_api,
         federation_api,
         roster_api,
         auth_api,

@@ -57,6 +57,20 @@ class RosterFacts(AnswerModel):
     issued_at: Time
     expires_at: Time
     expired: bool
+    renewal_due: bool = Field(
+        description="Older than 30 days: the members should vote for the next."
+    )
+    newest_seen: int = Field(
+        description="The newest version that a peer names; above `version`, something is withheld."
+    )
+
+
+class SuspendedBy(AnswerModel):
+    """A nation that told us that it does not trust this member for now."""
+
+    nation: NationCode
+    reason: str
+    since: Time
 
 
 class MemberView(AnswerModel):
@@ -67,7 +81,8 @@ class MemberView(AnswerModel):
     standing: Literal["member", "observer"]
     is_self: bool = Field(alias="self")
     broker: str
-    suspended: bool
+    suspended: bool = Field(description="By this nation.")
+    suspended_by: list[SuspendedBy]
     state: Literal["live", "late", "silent", "cut"] | None = Field(
         description="How its heartbeats are heard; `cut` where other nations hear it. Null for this node itself."
     )
@@ -98,6 +113,8 @@ class FederationView(AnswerModel):
                         "issued_at": EXAMPLE_TIME,
                         "expires_at": EXAMPLE_TIME,
                         "expired": False,
+                        "renewal_due": False,
+                        "newest_seen": 1,
                     },
                     "members": [
                         {
@@ -107,6 +124,7 @@ class FederationView(AnswerModel):
                             "self": False,
                             "broker": "tls://broker.varde.example:4222",
                             "suspended": False,
+                            "suspended_by": [],
                             "state": "live",
                             "last_heard_at": EXAMPLE_TIME,
                             "last_heartbeat_at": EXAMPLE_TIME,

@@ -7,6 +7,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from varde_gateway.web.moments import Moment
+
 EXAMPLE_ID: Final = "019ab3f2-6c1e-7d3a-9b52-4f0c3a1de27b"
 EXAMPLE_TIME: Final = "2026-03-01T08:00:00.123Z"
 
@@ -28,6 +30,10 @@ Time = Annotated[
     ),
 ]
 Marking = Literal["CLEAR", "GREEN", "AMBER", "AMBER+STRICT", "RED"]
+Clearance = Annotated[
+    Literal["clear", "green", "amber", "amber+strict", "red"],
+    Field(description="The highest TLP marking whose content this user sees."),
+]
 RoleName = Literal["operator", "officer", "approver", "auditor", "admin"]
 # What databases and XML cannot carry.
 Line = r"^[^\x00-\x1f\x7f]+$"
@@ -147,6 +153,10 @@ class UserOrder(RequestModel):
     display_name: Annotated[str, Field(min_length=1, max_length=128, pattern=Line)]
     password: Annotated[str, Field(min_length=12, max_length=1024)]
     roles: Annotated[list[RoleName], Field(min_length=1, max_length=5)]
+    clearance: Clearance = "red"
+    valid_until: Annotated[
+        Moment | None, Field(description="From then on they are let in no more; null for good.")
+    ] = None
 
 
 class UserView(AnswerModel):
@@ -160,6 +170,8 @@ class UserView(AnswerModel):
                     "display_name": "Kati K.",
                     "roles": ["officer"],
                     "disabled": False,
+                    "clearance": "red",
+                    "valid_until": None,
                     "created_at": EXAMPLE_TIME,
                 }
             ]
@@ -170,6 +182,8 @@ class UserView(AnswerModel):
     display_name: str
     roles: list[RoleName]
     disabled: bool
+    clearance: Clearance
+    valid_until: Time | None
     created_at: Time
 
 

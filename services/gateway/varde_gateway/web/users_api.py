@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
+from varde.bulletin import Tlp
 from varde.encoding import JsonObject
 from varde_gateway.flow.faults import NotFound
 from varde_gateway.flow.users import NewUser, Role, create_users, disable_user
@@ -19,6 +20,7 @@ from varde_gateway.web.deps import (
     parse_cursor,
     read_body,
 )
+from varde_gateway.web.moments import parse_moment
 from varde_gateway.web.schemas import USERNAME, UserOrder, UserPage, UserView
 
 router = APIRouter(prefix="/v1/users", tags=["users"])
@@ -52,6 +54,8 @@ async def create(request: Request, parts: Node, asking: Asking) -> Response:
         order.display_name,
         order.password,
         tuple(Role(each) for each in order.roles),
+        Tlp(order.clearance.upper()),
+        parse_moment("valid_until", order.valid_until),
     )
     (user,) = await create_users(parts.desk, [new], actor=asking.username)
     return json_answer(_describe(user), 201)
@@ -100,5 +104,7 @@ def _describe(user: User) -> JsonObject:
         "display_name": user.display_name,
         "roles": [*user.roles],
         "disabled": user.disabled,
+        "clearance": user.clearance.lower(),
+        "valid_until": rfc3339(user.valid_until),
         "created_at": rfc3339(user.created_at),
     }

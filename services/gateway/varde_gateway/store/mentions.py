@@ -1,0 +1,42 @@
+"""Which nations an audit entry speaks of, so that a search by nation finds it: in its actor, subjects and detail.
+
+Only the details that this node itself words are read; a reason that a person wrote is never taken apart.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from varde.auditlog import AuditKind
+
+_NATION: Final = re.compile(r"[A-Z]{2}|[A-Z][A-Z0-9]{2,7}", re.ASCII)
+_WORD: Final = re.compile(r"(?<![A-Za-z0-9_-])(?:[A-Z]{2}|[A-Z][A-Z0-9]{2,7})(?![A-Za-z0-9_-])")
+_NAMING: Final = frozenset(
+    {
+        AuditKind.SENT,
+        AuditKind.RECEIVED,
+        AuditKind.RECEIPTED,
+        AuditKind.DISPLAYED,
+        AuditKind.FORWARDED,
+        AuditKind.REROUTED,
+        AuditKind.OVERDUE,
+        AuditKind.FAILED,
+        AuditKind.LINK_CHANGED,
+        AuditKind.NUMBERING_CHANGED,
+        AuditKind.CHAIN_BROKEN,
+    }
+)
+LABEL: Final = "nation"
+
+
+def nations_of(
+    kind: AuditKind, actor: str, subjects: Sequence[tuple[str, str]], detail: str
+) -> tuple[str, ...]:
+    """Each nation once, as they are met; ``FI/officer.fi`` is FI's."""
+    found = [value for label, value in subjects if label == LABEL]
+    nation = actor.partition("/")[0]
+    if _NATION.fullmatch(nation) is not None:
+        found.append(nation)
+    if kind in _NAMING:
+        found += _WORD.findall(detail)
+    return tuple(dict.fromkeys(found))
