@@ -4,7 +4,10 @@ import json
 from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import ECB
 
 from support.federation import (
     DAY,
@@ -31,7 +34,7 @@ from varde.identifiers import FederationId, Lane
 from varde.keys import VerifyKeys
 from varde.opening import Opened
 from varde.roster import Trust, accept_next, parse_voted_roster
-from varde.sealing import seal
+from varde.sealing import seal, unseal
 from varde.signing import Kind, sign
 
 GROUP_ORDER = 2**252 + 27742317777372353535851937790883648493
@@ -532,3 +535,68 @@ def test_a_lane_is_bound_to_the_envelope(states: Federation) -> None:
     assert isinstance(opening, Opened)
     assert opening.header is not None
     assert opening.header.lane is Lane.URGENT
+
+
+def gf_multiply(x: int, y: int) -> int:
+    """The product in GCM's field, NIST SP 800-38D section 6.3."""
+    product = 0
+    for bit in range(127, -1, -1):
+        if x >> bit & 1:
+            product ^= y
+        y = y >> 1 ^ (0xE1 << 120 if y & 1 else 0)
+    return product
+
+
+def gf_power(base: int, exponent: int) -> int:
+    result = 1 << 127
+    while exponent:
+        if exponent & 1:
+            result = gf_multiply(result, base)
+        base, exponent = gf_multiply(base, base), exponent >> 1
+    return result
+
+
+def blocks_of(data: bytes) -> list[int]:
+    padded = data + bytes(-len(data) % 16)
+    return [int.from_bytes(padded[at : at + 16], "big") for at in range(0, len(padded), 16)]
+
+
+def salamander(keys: list[bytes], iv: bytes, aad: bytes, ciphertext: bytes) -> tuple[bytes, bytes]:
+    """The ciphertext with its last block changed so that one tag is right under both keys, and that tag."""
+
+    def block_cipher(key: bytes, block: bytes) -> int:
+        encryptor = Cipher(AES(key), ECB()).encryptor()
+        return int.from_bytes(encryptor.update(block), "big")
+
+    lengths = (len(aad) * 8).to_bytes(8, "big") + (len(ciphertext) * 8).to_bytes(8, "big")
+    sequence = [*blocks_of(aad), *blocks_of(ciphertext[:-16]), 0, *blocks_of(lengths)]
+    hashed, tags = [], []
+    for key in keys:
+        subkey, total = block_cipher(key, bytes(16)), 0
+        for block in sequence:
+            total = gf_multiply(total ^ block, subkey)
+        hashed.append(subkey)
+        tags.append(total ^ block_cipher(key, iv + b"\x00\x00\x00\x01"))
+    coefficient = gf_power(hashed[0], 2) ^ gf_power(hashed[1], 2)
+    free = gf_multiply(tags[0] ^ tags[1], gf_power(coefficient, 2**128 - 2))
+    tag = tags[0] ^ gf_multiply(free, gf_power(hashed[0], 2))
+    return ciphertext[:-16] + free.to_bytes(16, "big"), tag.to_bytes(16, "big")
+
+
+def test_attack_21_one_ciphertext_that_decrypts_under_two_keys_opens_under_neither(
+    states: Federation,
+) -> None:
+    document = states.document()
+    header = states.header(document)
+    prekey = states.parties[FI].prekey
+    keys, iv = [seed("first content key"), seed("second content key")], seed("iv")[:12]
+    both = [
+        parse_envelope(seal(states.sign(document), header, prekey.prekey, content_key=key, iv=iv))
+        for key in keys
+    ]
+    ciphertext, tag = salamander(keys, iv, both[0].protected.encode(), both[0].ciphertext)
+    forged = [replace(each, ciphertext=ciphertext, tag=tag) for each in both]
+    plaintexts = {unseal(each, prekey) for each in forged}
+    assert len(plaintexts) == 2, "the attack on AES-GCM itself works"
+    for each in forged:
+        assert outcome(states.open(format_envelope(each))) is Reason.MALFORMED
