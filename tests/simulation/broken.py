@@ -1,0 +1,114 @@
+"""The same world with one thing broken on purpose, one for each invariant: a check that cannot fail proves nothing."""
+
+from typing import Any
+
+from simulation.world import SimNode, World
+from varde.encoding import sha256_base64url
+from varde.roster import format_roster_payload, format_voted_roster
+from varde_gateway.flow.outbox import publish, record
+
+
+class NeverTriesAgain(SimNode):
+    """Gives each delivery to its broker once and forgets it: no sweep of the database, no heartbeats."""
+
+    async def publish_due(self, *, record_it: bool = True) -> None:
+        while not self.broker.down and (jobs := await self.desk.outgoing.take(64, 0)):
+            await record(self.desk, await publish(self.desk, self.broker, jobs))
+
+    async def beat(self) -> None:
+        """Nothing is said, nothing is heard."""
+
+    async def reroute(self) -> None:
+        """Nothing goes around."""
+
+
+class ForgetsWhatItHas(SimNode):
+    """Has no memory of the documents that it took in before."""
+
+    async def take_in(self, most: int, *, acknowledge: bool = True) -> int:
+        await _run(self, "DELETE FROM document WHERE kind = 'alert' AND sender <> ?", self.nation)
+        await _run(self, "DELETE FROM alert WHERE direction = 'in'")
+        return await super().take_in(most, acknowledge=acknowledge)
+
+
+class ReceiptsBeforeTheDisk(SimNode):
+    """Gives receipts for what a crash then takes away: its disk said that it was durable, and it was not."""
+
+    async def publish_due(self, *, record_it: bool = True) -> None:
+        await super().publish_due(record_it=record_it)
+        await _run(self, "DELETE FROM document WHERE kind = 'alert' AND sender <> ?", self.nation)
+
+
+class TakesAnything(SimNode):
+    """Keeps what it fetched without opening it."""
+
+    async def take_in(self, most: int, *, acknowledge: bool = True) -> int:
+        for message, _, link in [*self.broker.inbox][:1]:
+            await _run(
+                self,
+                "INSERT OR IGNORE INTO document (sender, id, kind, lane, digest, raw, issued_at, expires_at, recorded_at)"
+                " VALUES (?, ?, 'alert', 'urgent', ?, ?, 0, 0, 0)",
+                link,
+                message.id[:36],
+                sha256_base64url(message.raw),
+                message.raw,
+            )
+        return await super().take_in(most, acknowledge=acknowledge)
+
+
+class RewritesItsLog(SimNode):
+    """Changes an entry that it has written, and its hash with it."""
+
+    async def look_around(self) -> None:
+        await super().look_around()
+        await _run(self, 'UPDATE audit_leaf SET hash = zeroblob(32) WHERE "index" = 1')
+
+
+class CountsNoVotes(SimNode):
+    """Follows a roster for which nobody has voted; only at the end, since it would not start again with it."""
+
+    async def look_around(self) -> None:
+        if not self.world.settling:
+            return
+        current = self.desk.trust.current
+        payload = format_roster_payload(
+            federation=current.federation,
+            version=current.version + 1,
+            previous=current.hash,
+            issued_at=current.issued_at + 1,
+            expires_at=current.expires_at,
+            members=current.members.values(),
+        )
+        await _run(
+            self,
+            "INSERT OR IGNORE INTO roster (version, hash, raw, accepted_at) VALUES (?, ?, ?, 0)",
+            current.version + 1,
+            sha256_base64url(payload),
+            format_voted_roster(payload, []),
+        )
+
+
+class HearsGhosts(SimNode):
+    """Takes everybody for live, heard or not."""
+
+    async def beat(self) -> None:
+        await super().beat()
+        for peer in self.desk.peers():
+            self.desk.links.of(peer, self.desk.ticks()).heard_at = self.desk.ticks() + 10**9
+
+
+def world_of(node: type[SimNode]) -> type[World]:
+    """A world in which every node is broken in this way."""
+    return type(f"WorldOf{node.__name__}", (World,), {"node_type": node})
+
+
+async def _run(node: SimNode, statement: str, *values: Any) -> None:
+    def act(tx: Any) -> None:
+        # The log's own guards in the database are not what is tested here.
+        for (name,) in tx.connection.exec_driver_sql(
+            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        ).all():
+            tx.connection.exec_driver_sql(f"DROP TRIGGER {name}")
+        tx.connection.exec_driver_sql(statement, values)
+
+    await node.ledger.write(act)
