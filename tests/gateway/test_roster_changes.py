@@ -64,6 +64,7 @@ from varde_gateway.flow.roster_changes import (
 )
 from varde_gateway.flow.rosters import load_trust, rosters_after, rosters_for_relay
 from varde_gateway.flow.send import Order, queue_deliveries, record_document, send_alert
+from varde_gateway.flow.suspensions import restore, suspend
 from varde_gateway.flow.trail import list_entries
 from varde_gateway.flow.trust_followers import TrustFollower, bring_up_to_date
 from varde_gateway.flow.voting import (
@@ -392,6 +393,37 @@ async def test_keys_rotated_beside_a_running_node_are_found_before_they_are_need
     after = await alert(three[FI], EE)
     await three.run()
     assert await has(three[EE], after)
+
+
+async def test_a_nation_whose_key_was_stolen_is_suspended_gets_new_keys_by_votes_and_is_restored(
+    three: World,
+) -> None:
+    """The procedure of the operations handbook: nobody hears FI until its new keys are in force."""
+    seat, fresh = with_keys(FI, 2)
+    others = (EE, LV)
+    for nation in others:
+        await suspend(three[nation].node.desk, FI, "Its key was stolen.", actor="admin")
+    await three.run()
+    digest = await three.propose(EE, Replacement(seat))
+    offline = vote_by(party(FI), await payload_of(three[EE], digest))
+    await bring_vote(three[EE].node.desk, digest, offline, instead=False, actor="admin")
+    await three.vote(EE, digest)
+    await three.run()
+    assert [three[each].version for each in (EE, FI, LV)] == [2, 1, 2]
+    three[FI].node.desk.next_keys = fresh.signing
+    three.clock.forward(GRACE_SECONDS + 1)
+    for nation in others:
+        await restore(three[nation].node.desk, FI, actor="admin")
+    await three.run()
+    assert three[FI].version == 2
+    for voter in three.voters.values():
+        await renew_prekeys(voter.node.desk)
+    await three.run_again()
+    there, back = await alert(three[EE], FI), await alert(three[FI], EE, LV)
+    await three.run()
+    assert await has(three[FI], there)
+    assert await has(three[EE], back)
+    assert await has(three[LV], back)
 
 
 async def test_a_seat_is_not_changed_without_its_own_vote(four: World) -> None:

@@ -15,7 +15,14 @@ from varde.alert import parse_alert
 from varde.bulletin import Tlp
 from varde.errors import Reason
 from varde.identifiers import Lane, Nation
-from varde.proposal import Restoration, Suspension, format_proposal, format_suspension
+from varde.proposal import (
+    Renewal,
+    Restoration,
+    Suspension,
+    format_proposal,
+    format_suspension,
+    propose_successor,
+)
 from varde.signing import Kind
 from varde_gateway.flow.compose import compose
 from varde_gateway.flow.draft import parse_recipients
@@ -186,7 +193,7 @@ async def test_a_suspension_that_travels_open_and_a_proposal_that_travels_sealed
     nodes: dict[Nation, Node], sealed: bool
 ) -> None:
     desk = nodes[EE].desk
-    payload = b'{"v":1}'
+    payload = propose_successor(desk.trust.current, Renewal(), desk.now())
     body = format_proposal(payload) if sealed else format_suspension(Suspension(LV, "x", 1))
     document = await compose(desk, Kind.ROSTER, [FI], body, lane=Lane.URGENT, life_seconds=60)
 

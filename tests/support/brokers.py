@@ -32,6 +32,7 @@ from varde_relay.home import Home
 from varde_relay.link import Pace
 from varde_relay.links import Links
 from varde_relay.nats_link import Endpoint
+from varde_relay.parts import Parts
 from varde_relay.rosters import Announcement, format_announcement
 from varde_relay.state import RelayState
 
@@ -261,9 +262,10 @@ class Coast:
             pace=Pace(batch, 5.0, lambda _: 0.1),
             clock=lambda: NOW,
         )
+        parts = Parts(nation, home, links)
         await book.load()
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(each.run()) for each in (home, links)]
+            tasks = [group.create_task(each.run()) for each in (book, parts, home, links)]
             try:
                 await until(lambda: state.links, "the relay knows its peers")
                 yield state

@@ -141,7 +141,8 @@ async def open_office(node: Node, clock: Clock, limits: Limits = Limits()) -> As
 
     await desk.ledger.write(let_in)
     await register_sensor(desk, NewSensor("fence", "Fence"), secret=SECRET, actor="tests")
-    api = create_api(desk, EventFeed(desk.ledger), node.broker, Metrics(), TOKEN_KEY, limits)
+    feed = EventFeed(desk.ledger)
+    api = create_api(desk, feed, node.broker, Metrics(), TOKEN_KEY, limits, node.files)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app=api), base_url="http://node.example"
     ) as client:

@@ -15,11 +15,18 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    closing,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 
@@ -211,6 +218,7 @@ class ApartFederation:
         self.nations = [*nations]
         self.fabric = Fabric(nations, seed)
         self.users: dict[str, tuple[User, ...]] = {}
+        self.genesis = ""
         self.environment: dict[str, dict[str, str]] = {nation: {} for nation in nations}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._people: dict[tuple[str, str], Person] = {}
@@ -240,6 +248,7 @@ class ApartFederation:
         founded = found_federation(
             plans, sensors=(), now=datetime.now(UTC), random=secrets.token_bytes
         )
+        self.genesis = founded.fingerprint
         self.users = {node.plan.nation: node.users for node in founded.nodes}
 
     def start(self, *nations: str) -> None:
@@ -273,6 +282,12 @@ class ApartFederation:
                 process.kill()
                 process.wait()
                 raise
+
+    def kill(self, nation: str) -> None:
+        """SIGKILL to ``varde up`` itself; the kernel tells its processes to stop."""
+        process = self._running.pop(nation)
+        process.kill()
+        process.wait()
 
     def is_running(self, nation: str) -> bool:
         """Whether ``varde up`` of this nation runs; it may have ended by itself."""
@@ -342,14 +357,25 @@ class ApartFederation:
         self._people.clear()
 
 
+Preparation: TypeAlias = Callable[[ApartFederation], AbstractContextManager[None]]
+
+
 @contextmanager
 def apart_federation(
-    directory: Path, nations: Sequence[str], *, seed: int = 1
+    directory: Path,
+    nations: Sequence[str],
+    *,
+    seed: int = 1,
+    prepared: Preparation = lambda _: nullcontext(),
 ) -> Iterator[ApartFederation]:
-    """Found, lay, start, stand in the fabric, hand over; then stop and remove everything."""
+    """Found, lay, start, stand in the fabric, hand over; then stop and remove everything.
+
+    ``prepared`` is entered when the homes are there and left when the nodes are stopped.
+    """
     federation = ApartFederation(directory, nations, seed)
     federation.found()
     with ExitStack() as leaving:
+        leaving.enter_context(prepared(federation))
         leaving.callback(federation.fabric.remove)
         federation.fabric.lay()
         leaving.enter_context(federation.fabric.standing_inside())

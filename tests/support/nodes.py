@@ -9,15 +9,19 @@ from collections import deque
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from support.federation import NOW, Federation, Party, seed
 from varde.admission import Admit, admit
+from varde.blob import BlobAddress, BlobFault
 from varde.checkpoint import LogSigner, WitnessSigner
 from varde.errors import Reason
 from varde.identifiers import Lane, Nation
 from varde.note import parse_vkey
+from varde.subjects import blob_subject
 from varde.transit import Transit
 from varde_gateway.flow.desk import Desk, Policy
 from varde_gateway.flow.heartbeats import beat, hear, watch_links
@@ -27,6 +31,7 @@ from varde_gateway.flow.outgoing import Outgoing
 from varde_gateway.flow.ports import BrokerError, BrokerUnavailable, Carried, Outbound
 from varde_gateway.flow.prekeys import load_prekeys, renew_prekeys
 from varde_gateway.flow.rosters import load_trust
+from varde_gateway.store.attachment_files import AttachmentFiles
 from varde_gateway.store.database import migrate, open_database
 from varde_gateway.store.ledger import Ledger
 
@@ -66,11 +71,18 @@ class MemoryBroker:
     heard: deque[tuple[Nation, bytes]] = field(default_factory=deque)
     down: bool = False
     seen: set[str] = field(default_factory=set)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    peers: dict[Nation, "MemoryBroker"] = field(default_factory=dict)
+    asked: list[tuple[Nation, int]] = field(default_factory=list)
+    faults: list[BlobFault] = field(default_factory=list)
 
     def _publish(self, message: Outbound) -> None:
         if message.message_id in self.seen:
             return
         self.seen.add(message.message_id)
+        if message.subject.startswith("blob."):
+            self.blobs[message.subject] = message.raw
+            return
         _, recipient, lane = message.subject.split(".")
         queue = self.out.setdefault((recipient, Lane(lane)), deque())
         queue.append((message.raw, message.transit))
@@ -95,6 +107,23 @@ class MemoryBroker:
     async def backlog(self, recipient: Nation, lane: Lane) -> int:
         return len(self.out.get((recipient, lane), ()))
 
+    async def fetch_part(self, at: Nation, blob: BlobAddress, part: int) -> bytes | BlobFault:
+        self.asked.append((at, part))
+        if self.down:
+            raise BrokerUnavailable("the broker is away")
+        if self.faults:
+            return self.faults.pop()
+        if at not in self.peers or self.peers[at].down:
+            return BlobFault.LINK_DOWN
+        return self.peers[at].blobs.get(blob_subject(blob, part), BlobFault.NOT_HERE)
+
+    async def missing_parts(self, blob: BlobAddress, parts: int) -> list[int]:
+        return [part for part in range(parts) if blob_subject(blob, part) not in self.blobs]
+
+    async def drop_parts(self, blob: BlobAddress) -> None:
+        for subject in [each for each in self.blobs if each.startswith(f"blob.{blob}.")]:
+            del self.blobs[subject]
+
     def connected(self) -> bool:
         return not self.down
 
@@ -109,6 +138,7 @@ class Node:
     desk: Desk
     broker: MemoryBroker
     party: Party
+    files: AttachmentFiles
     refused: list[Reason] = field(default_factory=list)
 
     async def work(self) -> None:
@@ -232,11 +262,13 @@ async def running_node(
                 wrapping=PlainWrapping(),
                 policy=Policy(),
                 now_ms=clock,
+                ticks=clock,
                 random=secrets.token_bytes,
             )
             await load_prekeys(desk)
             await renew_prekeys(desk)
-            yield Node(desk, MemoryBroker(), party)
+            with TemporaryDirectory() as folder:
+                yield Node(desk, MemoryBroker(), party, AttachmentFiles(Path(folder)))
     finally:
         database.close()
 

@@ -11,11 +11,21 @@ from typing import Final
 
 from varde.identifiers import Nation
 from varde.roster import Trust
-from varde.subjects import PULSES_IN, peer_permissions, pulse_out, reply_prefix
+from varde.subjects import (
+    BLOBS,
+    BLOBS_SUBJECTS,
+    PARTS_ASKED,
+    PARTS_WANTED,
+    PULSES_IN,
+    peer_permissions,
+    pulse_out,
+    reply_prefix,
+)
 
 ROSTER_GET: Final = "node.roster.get"
 ROSTER_UPDATE: Final = "node.roster.update"
 AUTHORIZATION_TIMEOUT_SECONDS: Final = 3
+ANSWER_WITHIN: Final = "1m"
 _HOME_ACCOUNT: Final = "NODE"
 
 
@@ -58,8 +68,9 @@ def access_config(trust: Trust, me: Nation, local: LocalUsers) -> str:
     relay = _user(
         local.relay,
         f"the relay of {me}",
-        ["in.>", PULSES_IN, ROSTER_GET],
-        [ROSTER_UPDATE, f"{reply_prefix(me)}.>"],
+        ["in.>", PULSES_IN, ROSTER_GET, f"$JS.API.DIRECT.GET.{BLOBS}.{BLOBS_SUBJECTS}"],
+        [ROSTER_UPDATE, PARTS_WANTED, PARTS_ASKED, f"{reply_prefix(me)}.>"],
+        answers=True,
     )
     exports: list[str] = []
     accounts: list[str] = []
@@ -136,11 +147,17 @@ include {_quoted(place.access_file)}
 """
 
 
-def _user(nkey: str, who: str, publish: list[str], subscribe: list[str]) -> str:
+def _user(
+    nkey: str, who: str, publish: list[str], subscribe: list[str], *, answers: bool = False
+) -> str:
+    # Where it may answer, it may do so once, there where it was asked to.
+    responses = (
+        f'\n          allow_responses: {{ max: 1, expires: "{ANSWER_WITHIN}" }}' if answers else ""
+    )
     return (
         f"      {{ nkey: {_quoted(nkey)}, permissions: {{ # {who}\n"
         f"          publish: {{ allow: {json.dumps(publish)} }}\n"
-        f"          subscribe: {{ allow: {json.dumps(subscribe)} }} }} }}"
+        f"          subscribe: {{ allow: {json.dumps(subscribe)} }}{responses} }} }}"
     )
 
 

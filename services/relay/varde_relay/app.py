@@ -23,6 +23,7 @@ from varde_relay.home import Home
 from varde_relay.link import Pace
 from varde_relay.links import Links, host_of
 from varde_relay.nats_link import Endpoint
+from varde_relay.parts import Parts
 from varde_relay.settings import Settings
 from varde_relay.state import RelayState
 
@@ -76,6 +77,7 @@ async def serve(settings: Settings) -> None:
         pace=Pace(settings.fetch_batch, settings.fetch_wait_seconds, pause),
         clock=time.time,  # noqa: TID251 -- the real clock enters here
     )
+    parts = Parts(me, home, links)
     health = HealthServer(state, settings.health_host, settings.health_port)
     await book.load()
     _log.info("relay.starts", nation=me, roster=book.version, links=len(settings.links))
@@ -84,7 +86,7 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with asyncio.TaskGroup() as workers:
-        tasks = [workers.create_task(worker.run()) for worker in (health, home, links)]
+        tasks = [workers.create_task(worker.run()) for worker in (health, book, parts, home, links)]
         await stop.wait()
         for task in tasks:
             task.cancel()

@@ -7,6 +7,7 @@ sections 8.1 and 8.3.
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final, NoReturn
 
 import structlog
 
@@ -17,6 +18,9 @@ from varde_relay.access import LocalUsers, access_config
 from varde_relay.broker_files import BrokerNotSignalled, reload_broker, write_if_changed
 from varde_relay.rosters import Chain, extend, parse_announcement, read_cache, write_cache
 from varde_relay.state import RelayState
+
+RELOAD_AGAIN_SECONDS: Final = (0.3, 2.0)
+"""nats-server (seen with 2.15.1) binds what a new account imports only at the next reload after the one that made it."""
 
 _log = structlog.get_logger("varde_relay.roster")
 
@@ -53,6 +57,7 @@ class RosterBook:
         self._trust: Trust | None = None
         self._changed = asyncio.Event()
         self._taking = asyncio.Lock()
+        self._reloaded = asyncio.Event()
 
     @property
     def version(self) -> int:
@@ -71,8 +76,20 @@ class RosterBook:
         self._changed.clear()
         return self.trust()
 
+    async def run(self) -> NoReturn:
+        """Let the broker read a changed access list again, for ever: the first time does not suffice."""
+        while True:
+            await self._reloaded.wait()
+            self._reloaded.clear()
+            for pause in RELOAD_AGAIN_SECONDS:
+                await asyncio.sleep(pause)
+                await asyncio.to_thread(self._reload)
+
     async def load(self) -> None:
         """Begin with what was verified before; a cache that does not verify is as good as none, and said aloud."""
+        if self._pid_file.exists():
+            # We may have ended between two reloads.
+            self._reloaded.set()
         try:
             chain = await asyncio.to_thread(read_cache, self._cache, self._genesis, self._now())
         except VardeError as error:
@@ -109,20 +126,27 @@ class RosterBook:
         )
         if self._now() > trust.current.expires_at:
             _log.error("roster.expired", version=trust.current.version)
-        await asyncio.to_thread(self._follow_access, trust)
+        if await asyncio.to_thread(self._follow_access, trust):
+            self._reloaded.set()
         self._changed.set()
 
-    def _follow_access(self, trust: Trust) -> None:
+    def _follow_access(self, trust: Trust) -> bool:
         text = access_config(trust, self._me, self._local)
         if not write_if_changed(self._access_file, text):
-            return
+            return False
+        if not self._reload():
+            return False
+        _log.info("access.reloaded", version=trust.current.version)
+        return True
+
+    def _reload(self) -> bool:
         try:
             reload_broker(self._pid_file)
         except BrokerNotSignalled as error:
             # At the first start there is no broker yet; it reads the file when it begins.
             _log.warning("access.not_reloaded", error=str(error))
-        else:
-            _log.info("access.reloaded", version=trust.current.version)
+            return False
+        return True
 
     def _now(self) -> int:
         return int(self._clock())

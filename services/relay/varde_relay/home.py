@@ -4,7 +4,7 @@ Protocol sections 8.1 and 8.3.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -12,7 +12,15 @@ import structlog
 
 from varde_relay.access import ROSTER_GET, ROSTER_UPDATE
 from varde_relay.book import RosterBook
-from varde_relay.nats_link import Connection, Endpoint, Inbound, LinkDown, LinkError, keep_connected
+from varde_relay.nats_link import (
+    Connection,
+    Endpoint,
+    Inbound,
+    LinkDown,
+    LinkError,
+    Question,
+    keep_connected,
+)
 from varde_relay.state import RelayState
 
 ASK_AGAIN_SECONDS: Final = 1.0
@@ -43,6 +51,7 @@ class Home:
         self._connection: Connection | None = None
         self._up = asyncio.Event()
         self._told = asyncio.Event()
+        self._served: dict[str, Callable[[Question], Awaitable[None]]] = {}
 
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
@@ -59,6 +68,16 @@ class Home:
                 self._hear_down(repr(error))
                 _log.exception("home.failed")
                 await asyncio.sleep(self._pause(1))
+
+    def serve(self, subject: str, take: Callable[[Question], Awaitable[None]]) -> None:
+        """Answer requests on ``subject``, from the next connection on; ``take`` must not wait for anybody."""
+        self._served[subject] = take
+
+    async def read_stored(self, subject: str) -> bytes:
+        """A message of one of our broker's streams; ``LinkDown`` when not connected."""
+        if self._connection is None:
+            raise LinkDown("our own broker is not connected")
+        return await self._connection.read_stored(subject)
 
     async def wait_connected(self) -> None:
         """Return once documents can be stored."""
@@ -78,6 +97,8 @@ class Home:
 
     async def _serve(self, connection: Connection) -> None:
         await connection.subscribe(ROSTER_UPDATE, self._hear_update)
+        for subject, take in self._served.items():
+            await connection.serve(subject, take)
         self._connection = connection
         self._state.home_connected = True
         self._state.home_error = ""

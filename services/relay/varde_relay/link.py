@@ -16,7 +16,7 @@ from varde.identifiers import Lane, Nation
 from varde.subjects import OUTBOX, peer_consumer, pulse_in, pulse_out
 from varde_relay.admit import MAY_PASS_LATER, Carry, Judge, carry
 from varde_relay.home import Home
-from varde_relay.nats_link import Connection, Endpoint, NothingThere, keep_connected
+from varde_relay.nats_link import Connection, Endpoint, LinkDown, NothingThere, keep_connected
 from varde_relay.pull import Fetched, Pull
 from varde_relay.state import LinkState
 
@@ -86,6 +86,7 @@ class Link:
         self._urgent_drained = asyncio.Event()
         self._next_pulse_at = 0.0
         self._allowance = Allowance(MAX_PER_SECOND, BURST)
+        self._connection: Connection | None = None
 
     async def run(self) -> None:
         """Keep the link up until cancelled; an error that nobody foresaw is logged and the link begins again."""
@@ -103,6 +104,12 @@ class Link:
                 _log.exception("link.failed", peer=self._peer)
                 await asyncio.sleep(self._pace.pause(1))
 
+    async def ask(self, subject: str, raw: bytes, *, timeout_seconds: float) -> bytes:
+        """The peer's answer to a request of ours; ``LinkError`` where it does not come, at once while the link is down."""
+        if self._connection is None:
+            raise LinkDown(f"the link to {self._peer} is down")
+        return await self._connection.request(subject, raw, timeout_seconds=timeout_seconds)
+
     async def _drain(self, connection: Connection) -> None:
         pulls = {
             lane: Pull(connection, OUTBOX, peer_consumer(self._judge.me, lane)) for lane in Lane
@@ -110,6 +117,7 @@ class Link:
         for pull in pulls.values():
             await pull.bind()
         await connection.subscribe(pulse_out(self._judge.me), self._hear_pulse)
+        self._connection = connection
         self._hear_up()
         self._urgent_drained.clear()
         async with asyncio.TaskGroup() as lanes:
@@ -203,6 +211,7 @@ class Link:
         _log.info("link.up", peer=self._peer, url=self._endpoint.url)
 
     def _hear_down(self, detail: str) -> None:
+        self._connection = None
         if self._state.connected:
             self._state.disconnections += 1
         self._state.connected = False

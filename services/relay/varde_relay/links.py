@@ -17,7 +17,7 @@ from varde_relay.admit import Judge
 from varde_relay.book import RosterBook
 from varde_relay.home import Home
 from varde_relay.link import Link, Pace
-from varde_relay.nats_link import Endpoint
+from varde_relay.nats_link import Endpoint, LinkDown
 from varde_relay.state import LinkState, RelayState
 
 _log = structlog.get_logger("varde_relay.links")
@@ -73,7 +73,7 @@ class Links:
         self._overrides = overrides
         self._pace = pace
         self._clock = clock
-        self._running: dict[Nation, tuple[Endpoint, asyncio.Task[None]]] = {}
+        self._running: dict[Nation, tuple[Endpoint, Link, asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
         """Follow the roster until cancelled."""
@@ -81,9 +81,16 @@ class Links:
             while True:
                 await self._follow(await self._book.next_trust(), group)
 
+    async def ask(self, peer: Nation, subject: str, raw: bytes, *, timeout_seconds: float) -> bytes:
+        """The answer of ``peer`` over its link; ``LinkError`` where there is no link, or no answer."""
+        running = self._running.get(peer)
+        if running is None:
+            raise LinkDown(f"there is no link to {peer}")
+        return await running[1].ask(subject, raw, timeout_seconds=timeout_seconds)
+
     async def _follow(self, trust: Trust, group: asyncio.TaskGroup) -> None:
         wanted = peer_endpoints(trust, self._me, self._nkey_seed, self._overrides)
-        for peer, (endpoint, task) in [*self._running.items()]:
+        for peer, (endpoint, _, task) in [*self._running.items()]:
             if wanted.get(peer) != endpoint:
                 task.cancel()
                 await asyncio.wait([task])
@@ -92,7 +99,7 @@ class Links:
         for peer, endpoint in wanted.items():
             if peer not in self._running:
                 link = self._make(peer, endpoint)
-                self._running[peer] = (endpoint, group.create_task(link.run()))
+                self._running[peer] = (endpoint, link, group.create_task(link.run()))
                 _log.info("link.begun", peer=peer, url=endpoint.url)
 
     def _make(self, peer: Nation, endpoint: Endpoint) -> Link:

@@ -89,6 +89,14 @@ class Inbound(NamedTuple):
         return {_MESSAGE_ID: self.message_id, **label}
 
 
+class Question(NamedTuple):
+    """A request that somebody waits for; an ``answer`` after the connection has ended reaches nobody."""
+
+    subject: str
+    raw: bytes
+    answer: Callable[[bytes], Awaitable[None]]
+
+
 class _BoundedParser(Parser):
     """nats-py reads what a server announces, however much; a hostile broker would fill our memory."""
 
@@ -179,11 +187,22 @@ class Connection:
         await asyncio.wait(answers, timeout=PUBLISH_TIMEOUT_SECONDS)
         return [_stored(answer) for answer in answers]
 
-    async def request(self, subject: str, raw: bytes) -> bytes:
+    async def request(
+        self, subject: str, raw: bytes, *, timeout_seconds: float = REQUEST_TIMEOUT_SECONDS
+    ) -> bytes:
         """The answer's bytes; ``NothingThere`` where nobody listens, ``NoAnswer`` after the time-out."""
         answer = await self._send(subject, raw, None)
-        await asyncio.wait([answer], timeout=REQUEST_TIMEOUT_SECONDS)
+        await asyncio.wait([answer], timeout=timeout_seconds)
         return _answered(answer).data
+
+    async def read_stored(self, subject: str) -> bytes:
+        """A message of a stream, by its own direct-get subject; ``NothingThere`` where the stream has none."""
+        answer = await self._send(subject, b"", None)
+        await asyncio.wait([answer], timeout=REQUEST_TIMEOUT_SECONDS)
+        message = _answered(answer)
+        if message.headers and message.headers.get(_STATUS):
+            raise NothingThere("the stream has no such message")
+        return message.data
 
     async def subscribe(self, subject: str, heard: Callable[[bytes], Awaitable[None]]) -> None:
         """Call ``heard`` with each message on ``subject``, one after the other."""
@@ -197,6 +216,22 @@ class Connection:
         """The same with the whole message; returns when the broker knows of the subscription."""
         with self._errors_named():
             await self._client.subscribe(subject, cb=take)
+            await self._client.flush()
+
+    async def serve(self, subject: str, take: Callable[[Question], Awaitable[None]]) -> None:
+        """Call ``take`` with each request on ``subject``; of several relays of a nation one gets it."""
+
+        async def hear(message: Msg) -> None:
+            if message.reply:
+
+                async def answer(raw: bytes) -> None:
+                    with suppress(LinkError):
+                        await self.send(message.reply, raw)
+
+                await take(Question(message.subject, message.data, answer))
+
+        with self._errors_named():
+            await self._client.subscribe(subject, queue="relay", cb=hear)
             await self._client.flush()
 
     def new_reply(self) -> str:

@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from varde.encoding import parse_json, require_list
 from varde.errors import VardeError
 from varde.identifiers import Nation, parse_federation_id, parse_nation
-from varde.roster import Roster, accept_genesis, accept_next, parse_voted_roster
+from varde.roster import Roster, extend_chain
 from varde_gateway.cli.command import JsonOption, make_app, print_json
 from varde_gateway.cli.exits import Exit
 from varde_gateway.keyring import Keyring, open_keystore
@@ -40,7 +40,9 @@ from varde_gateway.supervision.node import (
     read_place,
 )
 
-ROSTER_WARNING_SECONDS: Final = 14 * 24 * 3600
+ROSTER_RENEWAL_SECONDS: Final = 30 * 24 * 3600
+"""How old the roster may be before its renewal is due; it lives 90 days."""
+
 CERTIFICATE_WARNING_SECONDS: Final = 30 * 24 * 3600
 DISK_WARNING_BYTES: Final = 2 * 1024**3
 DISK_FAILURE_BYTES: Final = 256 * 1024**2
@@ -178,14 +180,13 @@ def check_roster(settings: GatewaySettings, now: int) -> tuple[Roster | None, Fi
     path = relay_copy if relay_copy.exists() else settings.rosters_file
     try:
         value = parse_json(path.read_bytes(), limit=_MAX_ROSTERS_BYTES)
-        first, *rest = (
-            parse_voted_roster(str(each).encode())
+        raws = [
+            str(each).encode()
             for each in require_list(value.get("rosters"), "rosters", most=10_000)
-        )
-        roster = accept_genesis(first, parse_federation_id(settings.genesis))
-        for each in rest:
-            roster = accept_next(roster, each, now)
-    except (OSError, ValueError, VardeError) as error:
+        ]
+        chain = extend_chain([], raws, parse_federation_id(settings.genesis), now)
+        roster = chain[-1][0]
+    except (OSError, ValueError, IndexError, VardeError) as error:
         return None, Finding(
             "roster",
             Level.FAIL,
@@ -201,8 +202,8 @@ def check_roster(settings: GatewaySettings, now: int) -> tuple[Roster | None, Fi
             f"{what} has expired",
             "Renew it by the members' votes; alerts still go out.",
         )
-    level = Level.WARN if roster.expires_at - now < ROSTER_WARNING_SECONDS else Level.OK
-    advice = "Renew it by the members' votes." if level is Level.WARN else ""
+    level = Level.WARN if now - roster.issued_at >= ROSTER_RENEWAL_SECONDS else Level.OK
+    advice = "Propose its renewal: varde roster propose --renew" if level is Level.WARN else ""
     return roster, Finding("roster", level, f"{what}, valid for {days} days", advice)
 
 
@@ -216,7 +217,9 @@ def check_seat(roster: Roster, keyring: Keyring) -> Finding:
             f"{keyring.nation} is not on the roster",
             "The members must vote it in.",
         )
-    if own.signing_keys != keyring.message.public:
+    following = keyring.next_message
+    held = [keyring.message.public, *([] if following is None else [following.public])]
+    if own.signing_keys not in held:
         return Finding(
             "seat",
             Level.FAIL,

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from varde.errors import VardeError
 from varde.identifiers import parse_nation
+from varde.member import Standing
 from varde_gateway.cli.command import JsonOption, make_app, print_json
 from varde_gateway.cli.exits import Exit, fail
 from varde_gateway.founding.home import MEMBER_FILE, FoundingError, NodePlan, found_node
@@ -51,6 +52,9 @@ def init(
     federation_name: Annotated[
         str, typer.Option("--federation-name", help="Stands in the name of the audit log.")
     ] = "varde",
+    observer: Annotated[
+        bool, typer.Option("--observer", help="A seat without a vote, for an organisation.")
+    ] = False,
     ask_passphrase: Annotated[
         bool,
         typer.Option(
@@ -79,6 +83,7 @@ def init(
             http_port=http_port,
             relay_port=relay_port,
             federation_name=federation_name,
+            standing=Standing.OBSERVER if observer else Standing.MEMBER,
         )
         passphrase = _ask() if ask_passphrase else None
         node = found_node(
@@ -114,7 +119,10 @@ def init(
             f"(mode 0600), or set VARDE_PASSPHRASE_FILE."
         )
     print(
-        f"Next: give {plan.home / MEMBER_FILE} to the other nations, then\n"
+        f"Next, to join a federation that runs, with a member's 'varde roster export' and the fingerprint by voice:\n"
+        f"  varde roster join chain.json --home {plan.home} --fingerprint ...\n"
+        f"  varde up --home {plan.home}\n"
+        f"Or, to found one: give {plan.home / MEMBER_FILE} to the other nations, then\n"
         f"  varde roster propose EE.json FI.json LV.json --out roster.json   (one of you)\n"
         f"  varde roster vote roster.json --home {plan.home}   (each of you, one after the other)\n"
         f"  varde roster apply roster.json --home {plan.home} --fingerprint ...   (each of you)\n"

@@ -99,6 +99,10 @@ class NodeClient:
         """The JSON of an answer 2xx; ``options`` as httpx takes them."""
         return _answer(self._http.post(path, **options)).json()
 
+    def delete(self, path: str) -> Any:
+        """The JSON of an answer 2xx."""
+        return _answer(self._http.delete(path)).json()
+
     @contextmanager
     def stream(self, path: str) -> Iterator[httpx.Response]:
         """The body of an answer 2xx as it comes."""

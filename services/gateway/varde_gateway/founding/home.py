@@ -5,7 +5,7 @@ adds the voted roster and its fingerprint. Only then can the node start. The bro
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,11 +16,24 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import SecretStr
 
 from varde.checkpoint import LogSigner, WitnessSigner
-from varde.encoding import Json, JsonObject, encode_base64, encode_base64url, format_json
+from varde.encoding import (
+    Json,
+    JsonObject,
+    encode_base64,
+    encode_base64url,
+    format_json,
+    parse_json,
+)
 from varde.identifiers import FederationId, Nation
-from varde.member import Member, Standing, format_member
+from varde.member import Member, Standing, format_member, parse_member
 from varde.note import format_vkey
-from varde.roster import accept_genesis, parse_voted_roster
+from varde.roster import (
+    Roster,
+    accept_genesis,
+    extend_chain,
+    parse_roster_payload,
+    parse_voted_roster,
+)
 from varde_gateway.founding.nkeys import NKeyUser, make_nkey_user
 from varde_gateway.founding.pki import make_ca, make_server_certificate
 from varde_gateway.keyring import Keyring, create_keystore, generate_passphrase
@@ -53,6 +66,7 @@ class NodePlan:
     http_host: str = "127.0.0.1"
     broker_host: str = "127.0.0.1"
     federation_name: str = "varde"
+    standing: Standing = Standing.MEMBER
 
     @property
     def broker_url(self) -> str:
@@ -137,7 +151,7 @@ def found_node(
     ca_der = _write_certificates(plan, now)
     member = Member(
         nation=plan.nation,
-        standing=Standing.MEMBER,
+        standing=plan.standing,
         name=plan.name,
         broker=f"tls://{plan.broker_address}",
         ca=ca_der,
@@ -145,7 +159,7 @@ def found_node(
         log=format_vkey(LogSigner(plan.log_origin, keyring.log).key),
         witness=format_vkey(WitnessSigner(plan.witness_name, keyring.witness).key),
         signing_keys=keyring.message.public,
-        voting_keys=keyring.voting[0].public,
+        voting_keys=None if plan.standing is Standing.OBSERVER else keyring.voting[0].public,
     )
     users = tuple(_make_user(role, plan.nation, random) for role in ROLES)
     made_sensors = tuple(_make_sensor(name, plan.nation, random) for name in sensors)
@@ -163,21 +177,67 @@ def join_federation(home: Path, nation: Nation, voted: bytes, fingerprint: Feder
     The node's own seat must be in it exactly as ``found_node`` wrote it.
     """
     roster = accept_genesis(parse_voted_roster(voted), fingerprint)
-    own = roster.members.get(nation)
-    seat = (home / MEMBER_FILE).read_bytes()
-    if own is None or format_json(format_member(own)) + b"\n" != seat:
+    if not _has_own_seat(home, roster, nation):
         raise FoundingError(
             f"The roster does not hold the seat of {nation} as {home / MEMBER_FILE} has it. "
             f"Send that file to whoever drafts the roster, and vote again."
         )
+    _write_federation(home, [voted], fingerprint)
+
+
+def join_running_federation(
+    home: Path, nation: Nation, chain: Sequence[bytes], fingerprint: FederationId, now: int
+) -> int:
+    """Put a running federation's rosters into a new home; the newest version. ``VardeError`` where the chain breaks.
+
+    The nation is voted in later, or was already, with the seat of this home.
+    """
+    added = extend_chain([], chain, fingerprint, now)
+    if not added:
+        raise FoundingError("There is no roster in the file.")
+    newest = added[-1][0]
+    if nation in newest.members and not _has_own_seat(home, newest, nation):
+        raise FoundingError(
+            f"The federation knows {nation} with another seat than {home / MEMBER_FILE}. Restore the home of that seat, "
+            f"or let the members vote for this one."
+        )
+    _write_federation(home, [raw for _, raw in added], fingerprint)
+    return newest.version
+
+
+def seat_in_force(home: Path, nation: Nation) -> Member:
+    """The seat that the newest roster of this home has, or the one that it asks for; ``OSError``, ``Malformed``.
+
+    The relay's copy of the rosters is the newest: what the gateway accepts, it tells the relay.
+    """
+    copies = [
+        path for path in (home / "relay" / "rosters.json", home / "rosters.json") if path.exists()
+    ]
+    for path in copies:
+        newest = json.loads(path.read_bytes())["rosters"][-1]
+        roster = parse_roster_payload(parse_voted_roster(newest.encode()).payload)
+        if nation in roster.members:
+            return roster.members[nation]
+    raw = (home / MEMBER_FILE).read_bytes()
+    return parse_member(parse_json(raw, limit=len(raw)))
+
+
+def _has_own_seat(home: Path, roster: Roster, nation: Nation) -> bool:
+    own = roster.members.get(nation)
+    seat = (home / MEMBER_FILE).read_bytes()
+    return own is not None and format_json(format_member(own)) + b"\n" == seat
+
+
+def _write_federation(home: Path, chain: Sequence[bytes], fingerprint: FederationId) -> None:
     settings = [home / SETTINGS_FILE, home / "relay" / "relay.toml"]
     texts = [path.read_text("utf-8") for path in settings]
     if any(line.startswith("genesis = ") for line in texts[0].splitlines()):
         raise FoundingError(f"{home} belongs to a federation already.")
-    write_private(home / "rosters.json", format_json({"rosters": [voted.decode()]}))
+    rosters: list[Json] = [each.decode() for each in chain]
+    write_private(home / "rosters.json", format_json({"rosters": rosters}))
     write_private(
         home / "relay" / "rosters.json",
-        format_json({"rosters": [voted.decode()], "suspended": []}),
+        format_json({"rosters": rosters, "suspended": []}),
     )
     # The gateway's settings last: with the fingerprint in them the node can start.
     for path, text in reversed([*zip(settings, texts, strict=True)]):

@@ -25,7 +25,7 @@ Digest = Annotated[
     ),
 ]
 MemberObject = Annotated[
-    dict[str, JsonValue],
+    dict[str, object],
     Field(description="A seat as `member.json` holds it; protocol section 4.3."),
 ]
 
@@ -34,7 +34,7 @@ class VotedObject(RequestModel):
     """A roster as it travels: its payload and the votes for it; protocol section 4.3."""
 
     payload: Annotated[str, Field(min_length=1, description="base64url of the roster's JSON.")]
-    votes: Annotated[list[JsonValue], Field(max_length=128)]
+    votes: Annotated[list[dict[str, object]], Field(max_length=128)]
 
 
 class ProposalOrder(RequestModel):
@@ -64,7 +64,7 @@ class VoteOrder(RequestModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"hash": _EXAMPLE_HASH}]})
 
     hash: Digest
-    vote: dict[str, JsonValue] | None = None
+    vote: dict[str, object] | None = None
     instead: bool = Field(
         False, description="Vote although this nation has voted for another roster of the version."
     )
@@ -140,6 +140,8 @@ class ProposalPage(AnswerModel):
 
 class RosterFile(AnswerModel):
     """A roster with its votes so far, as it goes to another machine to be voted on; protocol section 4.3."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"payload": "e30", "votes": []}]})
 
     payload: str
     votes: list[dict[str, JsonValue]]
