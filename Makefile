@@ -8,7 +8,7 @@ DEMO_DIR ?= demo
 STAMP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts mutate bench lock clean
+.PHONY: help demo test check lint types contracts mutate bench soak lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ mutate: $(STAMP) ## Mutation testing of the core modules that guard the door
 
 bench: $(STAMP) ## Measure latency and throughput beside the raw broker path
 	$(BIN)/python tests/bench
+
+soak: $(STAMP) debian-packages ## Inject faults for an hour (SOAK_FAULTS=200 SOAK_SEED=1 SOAK_REPORT=FILE); needs root
+	$(BIN)/python tests/soak
 
 lock: ## Pin the dependencies anew, with hashes and without addresses
 	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --universal \

@@ -1,0 +1,190 @@
+"""Links that are cut, cut in one direction, or bad, between real nodes in namespaces of their own."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support.alerts import headlined_alert, routine_alert
+from support.lossy_wire import Shape
+from support.netns import ApartFederation, apart_federation, why_no_namespaces
+from support.running import Person, wait_for
+
+_WHY_NOT = why_no_namespaces()
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(_WHY_NOT is not None, reason=f"no links to cut: {_WHY_NOT}"),
+]
+NATIONS = ["EE", "FI", "LV"]
+LINK_SECONDS = 30.0
+"""Two heartbeats, and the time in which a connection that hangs is noticed."""
+BAD = Shape(loss=0.1, delay_ms=50, jitter_ms=10, reorder=0.2)
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApartFederation]:
+    with apart_federation(tmp_path_factory.mktemp("apart"), NATIONS) as running:
+        yield running
+
+
+@pytest.fixture
+def linked(apart: ApartFederation) -> Iterator[ApartFederation]:
+    """All links whole and all nations heard before the test; the links whole after it."""
+    wait_all_live(apart)
+    yield apart
+    apart.fabric.heal_all()
+
+
+def states(apart: ApartFederation, nation: str) -> dict[str, str]:
+    members = apart.person(nation, "auditor").get("/v1/federation").json()["members"]
+    return {each["nation"]: each["state"] for each in members if not each["self"]}
+
+
+def wait_all_live(apart: ApartFederation) -> None:
+    for nation in NATIONS:
+
+        def hears_all(nation: str = nation) -> bool:
+            return {*states(apart, nation).values()} == {"live"}
+
+        wait_for(hears_all, LINK_SECONDS, f"{nation} hears everybody")
+
+
+def send(operator: Person, to: list[str], alert: dict[str, Any]) -> str:
+    answer = operator.post("/v1/alerts", json={"to": to, "tlp": "GREEN", "alert": alert})
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+def delivered_at(apart: ApartFederation, sender: str, to: str) -> dict[str, int | None]:
+    """When each document of one nation was delivered to another (Unix milliseconds), from its database."""
+    return dict(
+        apart.ask(sender, "SELECT document_id, delivered_at FROM delivery WHERE recipient = ?", to)
+    )
+
+
+def wait_delivered(
+    apart: ApartFederation, way: tuple[str, str], alerts: list[str], seconds: float
+) -> dict[str, int]:
+    """When each alert from the first to the second was delivered."""
+
+    def all_delivered() -> dict[str, int] | None:
+        found = delivered_at(apart, *way)
+        done = {each: at for each in alerts if (at := found[each]) is not None}
+        return done if len(done) == len(alerts) else None
+
+    return wait_for(all_delivered, seconds, f"all {len(alerts)} from {way[0]} are at {way[1]}")
+
+
+def assert_seen_once(apart: ApartFederation, sender: str, to: str, alerts: list[str]) -> None:
+    """One row and one event each at the recipient, and the receipt of each is the recipient's own document."""
+    rows = Counter(each[0] for each in apart.ask(to, "SELECT id FROM alert WHERE sender=?", sender))
+    events = Counter(
+        each[0]
+        for each in apart.ask(
+            to, "SELECT json_extract(data, '$.id') FROM event WHERE kind = 'alert'"
+        )
+    )
+    receipts = dict(
+        apart.ask(sender, "SELECT document_id, receipt_id FROM delivery WHERE recipient = ?", to)
+    )
+    own = {each[0] for each in apart.ask(to, "SELECT id FROM document WHERE sender = ?", to)}
+    for each in alerts:
+        assert rows[each] == 1, each
+        assert events[each] == 1, each
+        assert receipts[each] in own, each
+
+
+def test_all_that_waited_for_an_isolated_nation_is_there_once_when_it_is_back_and_urgent_alerts_come_first(
+    linked: ApartFederation,
+) -> None:
+    operator = linked.person("EE", "operator")
+    linked.fabric.isolate("FI")
+    routine = [send(operator, ["FI"], routine_alert(f"routine {each}")) for each in range(160)]
+    urgent = [send(operator, ["FI"], headlined_alert(f"urgent {each}")) for each in range(40)]
+    before = delivered_at(linked, "EE", "FI")
+    assert all(before[each] is None for each in [*routine, *urgent])
+
+    linked.fabric.heal_all()
+    healed = time.time() * 1000
+    begun = time.monotonic()
+    at = wait_delivered(linked, ("EE", "FI"), [*routine, *urgent], LINK_SECONDS)
+    took = time.monotonic() - begun
+    last_urgent = max(at[each] for each in urgent)
+    overtaken = sum(at[each] > last_urgent for each in routine)
+    first = min(at.values())
+    print(
+        f"200 waiting: the first {(first - healed) / 1000:.2f} s after the link is back, all after {took:.2f} s; "
+        f"all 40 urgent within {last_urgent - first} ms of the first, {overtaken} of 160 routine after the last urgent"
+    )
+    assert overtaken >= len(routine) * 3 // 4
+    assert_seen_once(linked, "EE", "FI", [*routine, *urgent])
+
+
+def test_a_link_cut_in_one_direction_only_loses_nothing_and_is_noticed_at_both_ends(
+    linked: ApartFederation,
+) -> None:
+    operators = {each: linked.person(each, "operator") for each in ("EE", "FI")}
+    linked.fabric.cut_one_way("EE", "FI")
+    sent = {
+        (sender, to): [send(operators[sender], [to], routine_alert(str(n))) for n in range(20)]
+        for sender, to in (("EE", "FI"), ("FI", "EE"))
+    }
+    for nation, other in (("EE", "FI"), ("FI", "EE")):
+
+        def says_cut(nation: str = nation, other: str = other) -> bool:
+            return states(linked, nation)[other] == "cut"
+
+        wait_for(says_cut, LINK_SECONDS, f"{nation} says that the link to {other} is cut")
+    linked.fabric.heal_all()
+    for (sender, to), alerts in sent.items():
+        wait_delivered(linked, (sender, to), alerts, LINK_SECONDS)
+        assert_seen_once(linked, sender, to, alerts)
+
+
+def test_on_a_link_that_loses_a_tenth_and_delays_and_reorders_everything_arrives_once_with_receipts(
+    linked: ApartFederation,
+) -> None:
+    operator = linked.person("EE", "operator")
+    linked.fabric.shape("EE", "FI", BAD)
+    begun = time.monotonic()
+    alerts = [
+        send(operator, ["FI"], (headlined_alert if each % 4 else routine_alert)(f"bad {each}"))
+        for each in range(100)
+    ]
+    sent = time.monotonic() - begun
+    wait_delivered(linked, ("EE", "FI"), alerts, 60)
+    took = time.monotonic() - begun
+    print(f"100 over a bad link: accepted in {sent:.1f} s, all receipted after {took:.1f} s")
+    assert_seen_once(linked, "EE", "FI", alerts)
+
+
+def test_an_urgent_alert_reaches_its_nation_through_a_third_one_when_the_link_is_cut(
+    linked: ApartFederation,
+) -> None:
+    operator = linked.person("EE", "operator")
+    linked.fabric.cut("EE", "FI")
+    begun = time.monotonic()
+    alert_id = send(operator, ["FI"], headlined_alert("around the cut"))
+
+    def delivered(each: str) -> dict[str, Any] | None:
+        found = operator.delivery(each, "FI")
+        return found if found["state"] == "delivered" else None
+
+    delivery = wait_for(lambda: delivered(alert_id), 5, "delivered through LV within 5 s")
+    print(f"around the cut link in {time.monotonic() - begun:.2f} s")
+    assert delivery["via"] == "LV"
+    assert_seen_once(linked, "EE", "FI", [alert_id])
+    assert linked.person("LV", "auditor").alert(alert_id) is None
+    for nation in NATIONS:
+        entries = linked.person(nation, "auditor").get(
+            "/v1/audit/entries", params={"subject": alert_id}
+        )
+        assert "LV" in entries.text, f"the trail of {nation} shows the path"
+
+    linked.fabric.heal("EE", "FI")
+    wait_all_live(linked)
+    following = send(operator, ["FI"], headlined_alert("direct again"))
+    delivery = wait_for(lambda: delivered(following), 5, "delivered over the link that is back")
+    assert delivery["via"] is None
