@@ -67,6 +67,11 @@ class AuditKind(StrEnum):
     CHAIN_BROKEN = "chain_broken"
     LOG_FORKED = "log_forked"
     LOG_HALTED = "log_halted"
+    REVIEWED = "reviewed"
+    ERASED = "erased"
+    ARCHIVED = "archived"
+    ATTACHMENT_COMPLETE = "attachment_complete"
+    ATTACHMENT_FAILED = "attachment_failed"
 
 
 _AUDITKINDS: Final = tuple(AuditKind)

@@ -1,4 +1,4 @@
-"""The body of an alert document: the CAP alert, its TLP marking, and whether every recipient sees the answers.
+"""The body of an alert document: the CAP alert, its TLP marking, who sees the answers, and the files beside it.
 
 Protocol section 6.1. TLP 2.0 is FIRST's Traffic Light Protocol.
 """
@@ -8,10 +8,11 @@ from enum import StrEnum
 from typing import Final
 
 from varde.alert import Alert, format_alert, parse_alert
+from varde.attachment import Attachment, format_attachment, parse_attachments
 from varde.encoding import Json, JsonObject, exact_members
 from varde.errors import Malformed
 
-_MEMBERS: Final = frozenset({"tlp", "alert", "share_acknowledgements"})
+_MEMBERS: Final = frozenset({"tlp", "alert", "share_acknowledgements", "attachments"})
 
 
 class Tlp(StrEnum):
@@ -34,6 +35,7 @@ class Bulletin:
     tlp: Tlp
     alert: Alert
     share_acknowledgements: bool
+    attachments: tuple[Attachment, ...] = ()
 
 
 def format_bulletin(bulletin: Bulletin) -> JsonObject:
@@ -42,6 +44,7 @@ def format_bulletin(bulletin: Bulletin) -> JsonObject:
         "tlp": bulletin.tlp.value,
         "alert": format_alert(bulletin.alert),
         "share_acknowledgements": bulletin.share_acknowledgements,
+        "attachments": [format_attachment(each) for each in bulletin.attachments],
     }
 
 
@@ -51,7 +54,12 @@ def parse_bulletin(body: Json) -> Bulletin:
     share = members["share_acknowledgements"]
     if not isinstance(share, bool):
         raise Malformed("share_acknowledgements is not true or false")
-    return Bulletin(parse_tlp(members["tlp"]), parse_alert(members["alert"]), share)
+    return Bulletin(
+        parse_tlp(members["tlp"]),
+        parse_alert(members["alert"]),
+        share,
+        parse_attachments(members["attachments"]),
+    )
 
 
 def parse_tlp(value: Json) -> Tlp:

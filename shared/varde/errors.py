@@ -38,6 +38,7 @@ class Reason(StrEnum):
     BAD_ROSTER = "bad_roster"
     TOO_FEW_VOTES = "too_few_votes"
     BAD_LOG = "bad_log"
+    BAD_BLOB = "bad_blob"
     POLICY = "policy"
 
 

@@ -1,18 +1,22 @@
 """Verifying an exported audit log offline: every entry, their order, and every checkpoint that was signed over them.
 
-Protocol section 10.5. The export is JSON Lines: a header, the entries in order with the checkpoints where they were
-signed, an end line. Verification is one pass in constant memory. An entry names its own index, so that a deleted,
-inserted or moved one is named exactly; where somebody recomputed what could be recomputed, the signed checkpoints
-say between which entries the log was altered. What an entry means is not judged: newer nodes may log newer kinds.
+Protocol section 10.5. The export is JSON Lines: a header, the rosters by which the keys are checked, the entries in
+order with the checkpoints where they were signed, an end line. Verification is one pass in constant memory. An entry
+names its own index, so that a deleted, inserted or moved one is named exactly; where somebody recomputed what could be
+recomputed, the signed checkpoints say between which entries the log was altered. What an entry means is not judged:
+newer nodes may log newer kinds. The judging of one file stands in one place, which is why this module is long.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, TypeAlias
 
-from varde.checkpoint import Checkpoint, open_checkpoint
+from varde.attestation import Attested, Lineage, attest, log_keys, open_with_any
+from varde.checkpoint import Checkpoint
 from varde.encoding import (
+    MAX_SECONDS,
     Json,
     JsonObject,
     decode_base64url,
@@ -21,8 +25,8 @@ from varde.encoding import (
     require_list,
     require_string,
 )
-from varde.errors import Malformed, Reason, Untrusted, VardeError
-from varde.identifiers import Nation, parse_nation
+from varde.errors import Malformed, VardeError
+from varde.identifiers import FederationId, Nation, parse_federation_id, parse_nation
 from varde.merkle import HASH_BYTES, Frontier, leaf_hash
 from varde.note import KeyType, NoteKey, parse_vkey
 
@@ -32,10 +36,13 @@ PROGRESS_EVERY: Final = 5000
 MAX_FINDINGS: Final = 100
 MAX_LINE_BYTES: Final = 4 * 1024 * 1024
 """A line holds a note of 1 MiB or an entry of 64 KiB, each character of which JSON may escape."""
+MAX_COSIGNED: Final = 64
+"""How many of the newest cosigned checkpoints are remembered, to look among them for a witnessed one."""
 _MAX_VKEYS: Final = 128
 _MAX_VKEY_CHARACTERS: Final = 4096
 _HEADER: Final = frozenset({"varde", "v", "origin", "vkeys", "nation", "federation"})
 _ENTRY: Final = frozenset({"index", "leaf", "hash"})
+_ROSTER: Final = frozenset({"roster"})
 _CHECKPOINT: Final = frozenset({"checkpoint"})
 _END: Final = frozenset({"end"})
 _END_MEMBERS: Final = frozenset({"entries", "checkpoint"})
@@ -50,6 +57,7 @@ class Fault(StrEnum):
     SWAPPED = "swapped"
     TRUNCATED = "truncated"
     BAD_CHECKPOINT = "bad_checkpoint"
+    BAD_ROSTER = "bad_roster"
     UNREADABLE = "unreadable"
     UNSIGNED_TAIL = "unsigned_tail"
 
@@ -77,7 +85,9 @@ class Verdict:
 
     ``signed_entries`` is the size of the largest checkpoint that matches; ``warnings`` name the entries after it;
     ``keys_pinned`` says whether the verifier was told the log's key, or had to take it from the file. ``nation`` is what
-    the file says; the key vouches for ``origin`` only.
+    the file says; the key vouches for ``origin`` only. ``lineage`` are the rosters of the file that hold, None where it
+    has none; ``attested`` is the newest checkpoint that a majority of the other members has cosigned, else the one with
+    the most cosignatures, None where the file has none.
     """
 
     origin: str
@@ -88,6 +98,9 @@ class Verdict:
     findings: tuple[Finding, ...]
     warnings: tuple[Finding, ...]
     keys_pinned: bool
+    genesis: str
+    lineage: Lineage | None
+    attested: Attested | None
 
     @property
     def intact(self) -> bool:
@@ -105,9 +118,24 @@ class _Mismatch:
     signed: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Header:
+    origin: str
+    nation: Nation
+    federation: str
+    own_keys: tuple[NoteKey, ...]
+
+
 @dataclass(slots=True)
 class _Reader:
-    keys: tuple[NoteKey, ...]
+    header: _Header
+    genesis: FederationId | None
+    pinned: tuple[NoteKey, ...]
+    now: int
+    keys: tuple[NoteKey, ...] = ()
+    keys_pinned: bool = False
+    lineage: Lineage | None = None
+    cosigned: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_COSIGNED))
     frontier: Frontier = field(default_factory=Frontier)
     expected: int = 0
     newest: Checkpoint | None = None
@@ -138,6 +166,10 @@ class _Reader:
     def _take(self, line: JsonObject) -> None:
         if self.ended:
             raise Malformed("it follows the end line")
+        if line.keys() == _ROSTER:
+            self.take_roster(line["roster"])
+            return
+        self.choose_keys()
         if line.keys() == _ENTRY:
             self.take_entry(line)
         elif line.keys() == _CHECKPOINT:
@@ -146,6 +178,34 @@ class _Reader:
             self.take_end(line["end"])
         else:
             raise Malformed("it is no line of an export")
+
+    def take_roster(self, value: Json) -> None:
+        if self.keys or type(value) is not str:
+            raise Malformed("rosters are texts, and stand after the header")
+        if self.lineage is None:
+            genesis = self.genesis or parse_federation_id(self.header.federation)
+            self.lineage = Lineage(genesis, self.now)
+        self.lineage.follow(value)
+
+    def choose_keys(self) -> None:
+        """Decide by which keys the checkpoints are checked: told ones, those of the rosters, or the file's own."""
+        if self.keys:
+            return
+        header, lineage = self.header, self.lineage
+        self.keys, self.keys_pinned = self.pinned or header.own_keys, bool(self.pinned)
+        if lineage is None:
+            if self.genesis is not None:
+                self.find(Fault.BAD_ROSTER, 0, 0, "the file holds no roster")
+        elif lineage.fault is not None:
+            place = len(lineage.rosters) + 1
+            self.find(Fault.BAD_ROSTER, 0, 0, f"roster {place} of the file: {lineage.fault}")
+        elif not self.pinned:
+            voted = _of_log(log_keys(lineage.rosters, header.nation), header.origin)
+            if voted:
+                self.keys, self.keys_pinned = voted, self.genesis is not None
+            else:
+                detail = f"no roster gives {header.nation} a log {header.origin!r}"
+                self.find(Fault.BAD_ROSTER, 0, 0, detail)
 
     def take_entry(self, line: JsonObject) -> None:
         index, leaf, stored = line["index"], line["leaf"], line["hash"]
@@ -212,6 +272,8 @@ class _Reader:
         elif checkpoint != self.newest:
             self.checkpoints += 1
             self.newest = checkpoint
+            if raw.count("\n— ") > 1:
+                self.cosigned.append(raw)
 
     def take_end(self, value: Json) -> None:
         self.ended = True
@@ -238,16 +300,29 @@ class _Reader:
             self.find(Fault.BAD_CHECKPOINT, checkpoint.size, checkpoint.size, detail)
 
     def _open(self, raw: str) -> Checkpoint:
-        refusal: VardeError = Untrusted(Reason.BAD_LOG, "no key of the log is known")
-        for key in self.keys:
+        checkpoint = open_with_any(raw, self.keys)
+        self.claimed = max(self.claimed, checkpoint.size)
+        return checkpoint
+
+    def find_witnesses(self) -> Attested | None:
+        """Look from the newest checkpoint back until a majority stands behind one: it vouches for all before it."""
+        best: Attested | None = None
+        roster = None if self.lineage is None else self.lineage.newest
+        if roster is None:
+            return None
+        for raw in reversed(self.cosigned):
             try:
-                checkpoint = open_checkpoint(raw, key)
+                found = attest(raw, roster, self.header.nation, self.keys, self.now)
             except VardeError as error:
-                refusal = error
-            else:
-                self.claimed = max(self.claimed, checkpoint.size)
-                return checkpoint
-        raise refusal
+                size = self._open(raw).size
+                detail = f"after {size} entries: {error.detail}"
+                self.find(Fault.BAD_CHECKPOINT, size, size, detail)
+                continue
+            if best is None or len(found.witnesses) > len(best.witnesses):
+                best = found
+            if found.witnessed:
+                break
+        return best
 
     def finish(self) -> list[Finding]:
         """Draw the conclusions that need the whole file; returns the warnings."""
@@ -289,34 +364,49 @@ class _Reader:
             self.find(Fault.CHANGED, signed, size - 1, detail)
 
 
-def verify_export(lines: Iterable[str], pinned: Sequence[str] = ()) -> Iterator[Report]:
+def verify_export(
+    lines: Iterable[str],
+    pinned: Sequence[str] = (),
+    *,
+    genesis: FederationId | None = None,
+    now: int = MAX_SECONDS,
+) -> Iterator[Report]:
     """Verify an export line by line; yields ``Progress`` now and then and one ``Verdict`` at the end.
 
-    ``pinned`` are vkeys that the verifier knows from elsewhere (the roster); without them the file's own key is taken
-    and the verdict says so. Several keys of one log may be given: each checkpoint needs one of them.
-    ``Malformed`` where the file is no export at all.
+    ``genesis`` is the fingerprint that the verifier was told: the file's rosters then give the log's keys. ``pinned`` are
+    vkeys that the verifier knows from elsewhere, and come first; with neither, the verdict says that the file vouches for
+    itself. Several keys of one log may be given: each checkpoint needs one of them. ``now`` in Unix seconds refuses
+    rosters, and does not count cosignatures, from the future. ``Malformed`` where the file is no export at all.
     """
     numbered = enumerate(lines, start=1)
     _, first = next(numbered, (1, ""))
-    origin, nation, keys = _open_header(first, pinned)
-    reader = _Reader(keys)
-    told = 0
+    header = _open_header(first)
+    keys = _of_log(tuple(dict.fromkeys(parse_vkey(each) for each in pinned)), header.origin)
+    if not (keys if pinned else header.own_keys):
+        raise Malformed(f"no key for the log {header.origin!r} is given")
+    reader = _Reader(header, genesis, keys, now)
+    reported = 0
     for number, text in numbered:
         reader.take_line(_parse_line(text), number)
         size = reader.frontier.size
-        if size >= told + PROGRESS_EVERY:
-            told = size
+        if size >= reported + PROGRESS_EVERY:
+            reported = size
             yield Progress(size)
+    reader.choose_keys()
+    attested = reader.find_witnesses()
     warnings = reader.finish()
     yield Verdict(
-        origin=origin,
-        nation=nation,
+        origin=header.origin,
+        nation=header.nation,
         entries=reader.frontier.size,
         checkpoints=reader.checkpoints,
         signed_entries=reader.signed,
         findings=tuple(reader.findings),
         warnings=tuple(warnings),
-        keys_pinned=bool(pinned),
+        keys_pinned=reader.keys_pinned,
+        genesis=genesis or header.federation,
+        lineage=reader.lineage,
+        attested=attested,
     )
 
 
@@ -328,7 +418,7 @@ def _parse_line(text: str) -> JsonObject:
         return {}
 
 
-def _open_header(first: str, pinned: Sequence[str]) -> tuple[str, Nation, tuple[NoteKey, ...]]:
+def _open_header(first: str) -> _Header:
     header = _parse_line(first)
     if (header.get("varde"), header.get("v")) != (FORMAT, FORMAT_VERSION):
         raise Malformed("this is not an exported audit log (make one with 'varde audit export')")
@@ -338,11 +428,13 @@ def _open_header(first: str, pinned: Sequence[str]) -> tuple[str, Nation, tuple[
         require_string(each, "vkey", most=_MAX_VKEY_CHARACTERS)
         for each in require_list(members["vkeys"], "vkeys", most=_MAX_VKEYS)
     ]
-    keys = dict.fromkeys(parse_vkey(each) for each in (pinned or own))
-    logs = tuple(each for each in keys if each.type is KeyType.ED25519 and each.name == origin)
-    if not logs:
-        raise Malformed(f"no key for the log {origin!r} is given")
-    return origin, parse_nation(members["nation"]), logs
+    keys = _of_log(tuple(dict.fromkeys(parse_vkey(each) for each in own)), origin)
+    federation = require_string(members["federation"], "federation")
+    return _Header(origin, parse_nation(members["nation"]), federation, keys)
+
+
+def _of_log(keys: Iterable[NoteKey], origin: str) -> tuple[NoteKey, ...]:
+    return tuple(each for each in keys if each.type is KeyType.ED25519 and each.name == origin)
 
 
 def _note(value: Json) -> str:

@@ -6,6 +6,7 @@ own two durable consumers, ``<NATION>-urgent`` and ``<NATION>-routine``, and do 
 
 from typing import Final
 
+from varde.blob import BlobAddress
 from varde.identifiers import DocumentId, Lane, Nation
 from varde.transit import Transit
 
@@ -13,6 +14,14 @@ OUTBOX: Final = "OUTBOX"
 INBOX: Final = "INBOX"
 OUTBOX_SUBJECTS: Final = "out.>"
 INBOX_SUBJECTS: Final = "in.>"
+BLOBS: Final = "BLOBS"
+BLOBS_SUBJECTS: Final = "blob.*.*"
+PARTS_WANTED: Final = "node.part.get"
+"""Where our gateway asks our relay for a part of a blob that another nation's broker has."""
+
+PARTS_ASKED: Final = "part.get.*"
+"""Where our relay hears what the peers ask for."""
+
 PULSES_IN: Final = "pulse.in.*"
 """Heartbeats that our relay has heard; stored nowhere."""
 
@@ -52,18 +61,38 @@ def pulse_in(sender: Nation) -> str:
     return f"pulse.in.{sender}"
 
 
+def blob_subject(blob: BlobAddress, part: int) -> str:
+    """Where a sealed part is kept on the BLOBS stream."""
+    return f"blob.{blob}.{part}"
+
+
+def stored_part(blob: BlobAddress, part: int) -> str:
+    """The request that reads it; for our own relay only, see ``part_request``."""
+    return f"$JS.API.DIRECT.GET.{BLOBS}.{blob_subject(blob, part)}"
+
+
+def part_request(peer: Nation) -> str:
+    """Where ``peer`` asks for a part.
+
+    Our relay answers, from the stream. Asked directly, the server reads a ``*`` in the wanted subject as a pattern, and a peer
+    could find out what there is.
+    """
+    return f"part.get.{peer}"
+
+
 def reply_prefix(peer: Nation) -> str:
     """The only subjects to which ``peer`` may subscribe: replies to its own fetches."""
     return f"_INBOX_{peer}"
 
 
 def peer_permissions(peer: Nation) -> tuple[list[str], list[str]]:
-    """What ``peer`` may publish and subscribe on our broker: fetch and acknowledge its deliveries, hear our heartbeats."""
+    """What ``peer`` may do on our broker: fetch and acknowledge its deliveries, hear our heartbeats, ask for parts of blobs."""
     publish: list[str] = []
     for lane in Lane:
         consumer = peer_consumer(peer, lane)
         publish.append(f"$JS.API.CONSUMER.MSG.NEXT.{OUTBOX}.{consumer}")
         publish.append(f"$JS.ACK.{OUTBOX}.{consumer}.>")
+    publish.append(part_request(peer))
     return publish, [f"{reply_prefix(peer)}.>", pulse_out(peer)]
 
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.federation import (
@@ -104,6 +104,7 @@ def test_a_restoration_parses_to_itself(nation: Nation, since: int) -> None:
     assert parse_roster_word(format_restoration(word)) == word
 
 
+@settings(deadline=None)
 @given(st.lists(nations, min_size=1, max_size=4), st.integers(0, 2**53 - 1))
 def test_a_ballot_parses_to_itself(voters: list[Nation], version: int) -> None:
     ballot = Ballot(version, DIGEST, tuple(vote_of(each) for each in voters))

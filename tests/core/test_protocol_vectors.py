@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from varde.acknowledgement import parse_acknowledgement
+from varde.attachment import ChunkCipher, parse_attachment
+from varde.blob import CHUNK_BYTES, check_chunk, hash_chunk, open_chunk_list
 from varde.bulletin import parse_bulletin
 from varde.document import format_document
 from varde.encoding import Json, decode_base64url, encode_base64url, sha256_base64url
@@ -99,3 +101,17 @@ def test_a_next_roster_is_accepted_or_refused_with_its_reason(vector: dict[str, 
     except VardeError as error:
         outcome = error.reason.value
     assert outcome == vector["outcome"]
+
+
+def test_the_attachment_is_sealed_to_the_address_that_its_reference_names() -> None:
+    vector = VECTORS["attachment"]
+    reference = parse_attachment(vector["reference"])
+    plaintext = bytes(place % 251 for place in range(reference.size))
+    assert sha256_base64url(plaintext) == reference.digest
+    raw = decode_base64url(vector["chunk_list"])
+    hashes = open_chunk_list(raw, reference.blob, reference.chunks)
+    cipher = ChunkCipher(reference.key, parse_federation_id(vector["federation"]))
+    assert hash_chunk(cipher.seal(plaintext[:CHUNK_BYTES], 0, last=False)) == hashes[0]
+    last = decode_base64url(vector["last_chunk"])
+    check_chunk(last, hashes, 1)
+    assert cipher.open(last, 1, last=True) == plaintext[CHUNK_BYTES:]

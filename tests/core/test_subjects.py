@@ -3,23 +3,31 @@
 import pytest
 
 from support.federation import EE, FI, LT, LV, a_document_id
+from varde.blob import parse_blob_address
 from varde.identifiers import Lane
 from varde.subjects import (
+    BLOBS,
+    BLOBS_SUBJECTS,
     INBOX,
     INBOX_SUBJECTS,
     OUTBOX,
     OUTBOX_SUBJECTS,
+    PARTS_ASKED,
+    PARTS_WANTED,
     PULSES_IN,
+    blob_subject,
     gateway_consumer,
     inbox_filter,
     inbox_subject,
     message_id,
     outbox_subject,
+    part_request,
     peer_consumer,
     peer_permissions,
     pulse_in,
     pulse_out,
     reply_prefix,
+    stored_part,
     transit_id,
 )
 from varde.transit import Transit
@@ -47,8 +55,21 @@ def test_a_peer_may_fetch_and_acknowledge_its_own_and_nothing_else() -> None:
         "$JS.ACK.OUTBOX.FI-urgent.>",
         "$JS.API.CONSUMER.MSG.NEXT.OUTBOX.FI-routine",
         "$JS.ACK.OUTBOX.FI-routine.>",
+        "part.get.FI",
     ]
     assert subscribe == ["_INBOX_FI.>", "pulse.out.FI"]
+
+
+def test_a_part_of_a_blob_has_one_place() -> None:
+    blob = parse_blob_address("A" * 43)
+    assert (BLOBS, BLOBS_SUBJECTS) == ("BLOBS", "blob.*.*")
+    assert blob_subject(blob, 3) == f"blob.{'A' * 43}.3"
+    assert stored_part(blob, 0) == f"$JS.API.DIRECT.GET.BLOBS.blob.{'A' * 43}.0"
+    assert (PARTS_WANTED, PARTS_ASKED, part_request(FI)) == (
+        "node.part.get",
+        "part.get.*",
+        "part.get.FI",
+    )
 
 
 def test_the_same_bytes_on_two_ways_are_two_messages() -> None:

@@ -10,11 +10,14 @@ from support.desks import Office
 from varde_gateway.flow.users import Role
 from varde_gateway.web import (
     alerts_api,
+    attachments_api,
     audit_api,
     auth_api,
     events_api,
+    evidence_api,
     federation_api,
     health_api,
+    review_api,
     roster_api,
     sensors_api,
     users_api,
@@ -24,11 +27,14 @@ from varde_gateway.web.access import ACCESS, PUBLIC
 
 ROUTERS = (
     alerts_api,
+    attachments_api,
     audit_api,
     auth_api,
     events_api,
+    evidence_api,
     federation_api,
     health_api,
+    review_api,
     roster_api,
     sensors_api,
     users_api,
@@ -36,10 +42,12 @@ ROUTERS = (
 )
 VALUES = {
     "alert_id": "019ab3f2-6c1e-7d3a-9b52-4f0c3a1de27b",
+    "attachment_id": "019ab3f2-6c1e-7d3a-9b52-4f0c3a1de27b",
     "sensor_id": "nothing",
     "username": "nobody",
     "digest": "A" * 43,
     "nation": "XX",
+    "name": "nothing",
     "tile": "0/000",
     "origin_digest": "0" * 64,
 }

@@ -224,3 +224,23 @@ async def test_a_second_try_goes_through_another_nation(
             nodes[EE].broker.out.pop((each, Lane.ROUTINE), None)
     assert (await details(nodes[EE], "rerouted"))[:2] == ["FI through LT", "FI through LV"]
     assert await audited(nodes[EE], alert_id)
+
+
+async def test_a_long_backlog_on_a_link_that_answers_does_not_go_around(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    first = await send(nodes[EE], FI)
+    waiting = await send(nodes[EE], FI)
+    await nodes[EE].work()
+    clock.forward(4)
+    nodes[EE].desk.links.of(FI, clock.ms).answered_at = clock.ms - 1000
+    await reroute(nodes[EE].desk, nodes[EE].broker)
+    assert await details(nodes[EE], "rerouted") == []
+    clock.forward(3)
+    await reroute(nodes[EE].desk, nodes[EE].broker)
+    assert len(await details(nodes[EE], "rerouted")) == 2
+    await settle([*nodes.values()])
+    answered_at = nodes[EE].desk.links.of(FI, clock.ms).answered_at
+    assert answered_at == clock.ms
+    for alert_id in (first, waiting):
+        assert (await delivery(nodes[EE], alert_id, FI))["state"] == "delivered"

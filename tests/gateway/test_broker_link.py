@@ -180,3 +180,28 @@ async def test_a_broker_that_is_not_there_is_unavailable_and_found_when_it_comes
             async with asyncio.timeout(5):
                 await link.wait_connected()
             await link.publish(URGENT_FI, b"x", "1")
+
+
+async def test_what_waits_for_a_nation_that_was_removed_is_taken_away_with_its_consumers(
+    tmp_path: Path,
+) -> None:
+    async with running_coast(tmp_path, EE, FI, LV) as coast:
+        broker = coast.brokers[EE]
+        peers = [FI, LV]
+        link = BrokerLink(
+            nation=EE,
+            url=broker.url,
+            ca_file=broker.ca_file,
+            nkey_file=broker.nkey_file,
+            peers=lambda: peers,
+        )
+        async with link:
+            await asyncio.wait_for(link.wait_connected(), 5)
+            for peer in (FI, LV):
+                await link.publish(outbox_subject(peer, Lane.URGENT), b"x", peer)
+            peers.remove(LV)
+            await link.ensure_streams()
+            assert await link.backlog(FI, Lane.URGENT) == 1
+            peers.append(LV)
+            await link.ensure_streams()
+            assert await link.backlog(LV, Lane.URGENT) == 0

@@ -121,7 +121,7 @@ def test_a_mistyped_command_is_answered_with_the_nearest() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["demo", "send", "ack", "watch", "audit", "init", "roster", "up", "gateway", "relay", "doctor"],
+    ["demo", "send", "ack", "attachment", "watch", "audit", "init", "roster", "up", "gateway", "relay", "doctor"],
 )
 def test_every_command_has_help_with_an_example_or_subcommands(command: str) -> None:
     done = varde(command, "--help")
@@ -132,7 +132,7 @@ def test_every_command_has_help_with_an_example_or_subcommands(command: str) -> 
 def test_client_commands_do_not_load_the_servers() -> None:
     program = (
         "import sys, importlib\n"
-        "for name in ('demo', 'send', 'ack', 'watch', 'audit', 'up', 'init', 'roster'):\n"
+        "for name in ('demo', 'send', 'ack', 'attachment', 'watch', 'audit', 'up', 'init', 'roster'):\n"
         "    importlib.import_module(f'varde_gateway.cli.{name}')\n"
         "print([each for each in ('sqlalchemy', 'fastapi', 'uvicorn', 'nats', 'lxml') if each in sys.modules])"
     )
@@ -415,3 +415,65 @@ def test_an_exercise_in_the_live_lines_never_looks_like_the_real_thing() -> None
     }
     assert "EXERCISE" in describe("EE", "alert", {**alert, "status": "Exercise"})
     assert "ACTUAL" not in describe("EE", "alert", {**alert, "status": "Actual"})
+
+
+def test_send_uploads_its_files_first_and_names_them(node: Node, demo: Path, tmp_path: Path) -> None:
+    node.answers["/v1/alerts"] = (202, {"id": ALERT_ID, "deliveries": []})
+    node.answers["/v1/attachments"] = (201, {"id": "the-file"})
+    plan = tmp_path / "jõe plaan.pdf"
+    plan.write_bytes(b"%PDF")
+    at = ("--demo", str(demo), "--nation", "EE", "--attach", str(plan))
+    done = varde(*SEND, *at)
+    assert done.returncode == Exit.OK, done.stderr
+    (path, headers, body), (_, _, alert) = node.asked[-2:]
+    assert parse_qs(urlsplit(path).query) == {"name": ["jõe plaan.pdf"]}
+    assert (headers["Content-Type"], headers["Content-Length"]) == ("application/pdf", "4")
+    assert body == b"%PDF"
+    assert json.loads(alert)["attachments"] == ["the-file"]
+    cap = tmp_path / "storm.xml"
+    cap.write_bytes(b"<alert/>")
+    done = varde("send", "--to", "FI", "--tlp", "GREEN", "--file", str(cap), *at)
+    assert done.returncode == Exit.OK, done.stderr
+    assert parse_qs(urlsplit(node.asked[-1][0]).query)["attachment"] == ["the-file"]
+
+
+def test_a_file_that_cannot_go_with_an_alert_is_said_before_anything_is_sent(
+    node: Node, demo: Path, tmp_path: Path
+) -> None:
+    large = tmp_path / "large.bin"
+    with large.open("wb") as file:
+        file.truncate(50 * 1024 * 1024 + 1)
+    hidden = tmp_path / ".hidden"
+    hidden.write_bytes(b"x")
+    for file, words in ((large, "at most"), (hidden, "printable"), (tmp_path / "no", "No such")):
+        done = varde(*SEND, "--demo", str(demo), "--nation", "EE", "--attach", str(file))
+        assert done.returncode == Exit.USAGE
+        assert words in done.stderr
+    assert node.asked == []
+
+
+def test_a_file_is_fetched_whole_or_not_at_all(node: Node, demo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plan.pdf"
+    command = ("attachment", "get", ALERT_ID, "--out", str(out), "--demo", str(demo), "--nation", "EE")
+    node.answers[f"/v1/attachments/{ALERT_ID}"] = (200, b"%PDF")
+    refused = varde(*command)
+    assert refused.returncode == Exit.REFUSED, refused.stderr
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["demo.json"]
+    digest = base64.b64encode(hashlib.sha256(b"%PDF").digest()).decode()
+    node.headers = {"Repr-Digest": f"sha-256=:{digest}:"}
+    done = varde(*command, "--json")
+    assert done.returncode == Exit.OK, done.stderr
+    assert json.loads(done.stdout)["size"] == 4
+    assert out.read_bytes() == b"%PDF"
+    again = varde(*command)
+    assert again.returncode == Exit.USAGE
+    assert "there already" in again.stderr
+
+
+def test_the_files_of_an_alert_are_listed(node: Node, demo: Path) -> None:
+    file = {"id": "the-file", "name": "plan.pdf", "size": 4, "received": 2}
+    files = [{**file, "state": "fetching", "waiting_for": "EE: link_down"}]
+    node.answers[f"/v1/alerts/{ALERT_ID}"] = (200, {"attachments": files})
+    command = ("attachment", "list", ALERT_ID, "--demo", str(demo), "--nation", "EE")
+    assert "link_down" in varde(*command).stdout
+    assert json.loads(varde(*command, "--json").stdout) == files

@@ -12,14 +12,16 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from varde.errors import Untrusted
+from varde.errors import Untrusted, VardeError
 from varde.identifiers import FederationId, parse_nation
 from varde.note import parse_vkey
+from varde.proposal import Addition
 from varde.roster import MAX_ROSTER_LIFE_SECONDS, accept_genesis, parse_voted_roster
 from varde_gateway.founding.demo import prepare_demo
 from varde_gateway.founding.federation import (
     add_vote,
     draft_genesis,
+    draft_successor,
     fingerprint_of,
     found_federation,
     missing_votes,
@@ -31,6 +33,8 @@ from varde_gateway.founding.home import (
     NodePlan,
     found_node,
     join_federation,
+    join_running_federation,
+    seat_in_force,
 )
 from varde_gateway.founding.nkeys import make_nkey_user, read_nkey_user
 from varde_gateway.keyring import open_keystore
@@ -257,3 +261,29 @@ def test_a_founding_that_was_cut_short_is_begun_anew(tmp_path: Path) -> None:
     demo(tmp_path, ["EE", "FI"], 21000)
     assert not making.exists()
     assert load_settings(tmp_path / "nations" / "EE").nation == "EE"
+
+
+def test_a_new_home_joins_a_running_federation_by_its_chain_and_fingerprint(tmp_path: Path) -> None:
+    """Attack 35: a chain of another federation, or one with a gap, leaves the home as it was."""
+    ee, fi, no = (founded(tmp_path, code) for code in ("EE", "FI", "NO"))
+    voted = draft_genesis([ee.member, fi.member], NOW)
+    for node in (ee, fi):
+        voted = add_vote(voted, node.plan.nation, node.keyring.voting)
+    told, now = fingerprint_of(voted), int(NOW.timestamp())
+    second = draft_successor([voted], Addition(no.member), now)
+    for node in (ee, fi, no):
+        second = add_vote(second, node.plan.nation, node.keyring.voting)
+    home = no.plan.home
+    before = (home / "node.toml").read_text()
+    for chain, fingerprint in (([voted], "A" * 43), ([second], told), ([], told)):
+        with pytest.raises((VardeError, FoundingError)):
+            join_running_federation(home, no.plan.nation, chain, FederationId(fingerprint), now)
+    assert (home / "node.toml").read_text() == before
+    assert join_running_federation(home, no.plan.nation, [voted, second], told, now) == 2
+    assert load_settings(home).genesis == told
+    assert seat_in_force(home, no.plan.nation) == no.member
+    with pytest.raises(FoundingError, match="belongs to a federation already"):
+        join_running_federation(home, no.plan.nation, [voted], told, now)
+    other = founded(tmp_path / "other", "EE", seed=2)
+    with pytest.raises(FoundingError, match="another seat"):
+        join_running_federation(other.plan.home, other.plan.nation, [voted], told, now)

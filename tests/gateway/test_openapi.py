@@ -26,9 +26,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from support.alerts import sample_alert
 from support.desks import PASSWORD, Limits, running_office, sign_webhook
-from support.federation import FI, federation, seed
+from support.federation import EE, FI, federation, party, seed
 from support.nodes import Clock
 from varde.checkpoint import LogSigner, format_consistency
+from varde.encoding import decode_base64url
+from varde.roster import sign_vote
 from varde_gateway.flow.users import NewUser, Role, create_users
 from varde_gateway.web.access import ACCESS, PUBLIC
 from varde_gateway.web.factory import end_streams
@@ -114,7 +116,15 @@ def test_the_answers_to_good_requests_are_what_the_document_says(
     form = {"username": "everybody", "password": PASSWORD}
     call("POST", "/v1/auth/token", 200, data=form)
     call("GET", "/v1/auth/me", 200)
-    order = {"to": ["FI", "LV"], "alert": sample_alert(), "share_acknowledgements": True}
+    file = {"content": b"a plan", "headers": {"Content-Type": "application/octet-stream"}}
+    uploaded = call("POST", "/v1/attachments", 201, "?name=plan.txt", **file).json()
+    call("GET", "/v1/attachments/{attachment_id}", 200, path={"attachment_id": uploaded["id"]})
+    order = {
+        "to": ["FI", "LV"],
+        "alert": sample_alert(),
+        "share_acknowledgements": True,
+        "attachments": [uploaded["id"]],
+    }
     sent = call("POST", "/v1/alerts", 202, json=order).json()
     alert = {"alert_id": sent["id"]}
     call("GET", "/v1/alerts", 200, "?limit=1")
@@ -157,10 +167,21 @@ def test_the_answers_to_good_requests_are_what_the_document_says(
     call("GET", "/v1/users/{username}", 200, path=user)
     for action in ("disable", "enable"):
         call("POST", f"/v1/users/{{username}}/{action}", 200, path=user)
-    call("GET", "/v1/audit/entries", 200, "?limit=3")
+    call("GET", "/v1/audit/entries", 200, "?limit=3&order=newest&kind=sent&kind=reviewed&text=a")
+    for form in ("csv", "jsonl"):
+        call("GET", "/v1/audit/entries", 200, f"?format={form}")
+    call("GET", "/v1/alerts/{alert_id}/trail", 200, path=alert)
+    call("GET", "/v1/audit/statistics", 200, "?from=2026-03-01T00:00:00Z")
+    query = {"name": "conform", "filter": {"kind": ["refused"], "nation": "FI"}}
+    call("POST", "/v1/audit/queries", 201, json=query)
+    call("GET", "/v1/audit/queries", 200)
+    call("DELETE", "/v1/audit/queries/{name}", 200, path={"name": "conform"})
+    erasure = {"reason": "Order 17/2026"}
+    call("POST", "/v1/alerts/{alert_id}/erase", 409, path=alert, json=erasure)
     call("GET", "/v1/audit/checkpoint", 200)
     call("GET", "/v1/audit/proof", 200, "?index=0")
     call("GET", "/v1/audit/consistency", 200, "?from=1")
+    call("GET", "/v1/audit/archive", 200, "?until=2100-01-01T00:00:00Z")
     call("GET", "/v1/audit/export", 200)
     call("GET", "/v1/audit/witnesses", 200)
     call("GET", "/v1/log/checkpoint", 200)
@@ -173,6 +194,19 @@ def test_the_answers_to_good_requests_are_what_the_document_says(
     call("POST", "/v1/witness/add-checkpoint", 409, **text)
     digest = {"origin_digest": hashlib.sha256(peer.encode()).hexdigest()}
     call("GET", "/v1/witness/{origin_digest}/checkpoint", 200, path=digest)
+    roster = "/v1/federation/roster"
+    made = call("POST", f"{roster}/proposals", 201, json={"renew": True}).json()
+    called_by = {"path": {"digest": made["hash"]}}
+    payload = call("GET", f"{roster}/proposals/{{digest}}", 200, **called_by).json()["payload"]
+    vote = sign_vote(decode_base64url(payload), EE, party(EE).voting)
+    call("POST", f"{roster}/votes", 201, json={"hash": made["hash"], "vote": vote})
+    call("GET", f"{roster}/proposals", 200)
+    call("GET", f"{roster}/history", 200)
+    call("POST", f"{roster}/forks/{{digest}}/follow", 409, **called_by)
+    doubt = {"nation": "LV", "reason": "Doubt."}
+    call("POST", "/v1/federation/suspensions", 201, json=doubt)
+    call("GET", "/v1/federation/suspensions", 200)
+    call("DELETE", "/v1/federation/suspensions/{nation}", 200, path={"nation": "LV"})
     for path in (
         "/v1/federation",
         "/v1/federation/roster",

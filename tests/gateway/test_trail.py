@@ -1,12 +1,12 @@
 """The stored log: tampering with the database by hand is named by the offline verifier; a forked log stops the node."""
 
-import sqlite3
 from pathlib import Path
 
 import pytest
 
 from support.federation import EE, federation
 from support.nodes import Clock, Node, running_node
+from support.tampering import tamper
 from varde.auditlog import AuditKind
 from varde.checkpoint import open_checkpoint, parse_proof, verify_proof
 from varde.encoding import decode_base64url
@@ -49,11 +49,7 @@ def url(directory: Path) -> str:
 
 
 def by_hand(directory: Path, *statements: str) -> None:
-    database = sqlite3.connect(directory / "EE.db")
-    for statement in statements:
-        database.execute(statement)
-    database.commit()
-    database.close()
+    tamper(directory / "EE.db", *statements)
 
 
 async def test_an_exported_log_verifies(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import delete, select, update
 from support.federation import EE, FI, LV, federation, seed
 from support.nodes import Clock, Node, exchange_heartbeats, running_nodes, settle
 from support.sending import send
+from support.tampering import remove_guards
 from varde.auditlog import AuditKind
 from varde.checkpoint import (
     Checkpoint,
@@ -32,6 +33,7 @@ from varde_gateway.flow.witnessing import listen, speak
 from varde_gateway.store.tables import (
     audit_leaves_table,
     audit_nodes_table,
+    audit_subjects_table,
     checkpoints_table,
     cosignatures_table,
     log_conflicts_table,
@@ -214,11 +216,15 @@ async def test_attack_42_a_database_that_was_rolled_back_is_not_signed_on(
     newest = max(row.size for row in await rows(nodes[EE], checkpoints_table))
 
     def roll_back(tx: Any) -> None:
+        remove_guards(tx.connection)
         tx.connection.execute(
             delete(checkpoints_table).where(checkpoints_table.c.size > newest - 3)
         )
         tx.connection.execute(
             delete(audit_leaves_table).where(audit_leaves_table.c.index >= newest - 3)
+        )
+        tx.connection.execute(
+            delete(audit_subjects_table).where(audit_subjects_table.c.index >= newest - 3)
         )
         for level in range(1, 40):
             tx.connection.execute(

@@ -31,11 +31,19 @@ def test_every_unsuspended_peer_has_exactly_its_permissions_and_nobody_else_has_
     assert trust.current.members[EE].relay not in text
     assert (
         'publish: { allow: ["$JS.API.CONSUMER.MSG.NEXT.OUTBOX.FI-urgent", "$JS.ACK.OUTBOX.FI-urgent.>",'
-        ' "$JS.API.CONSUMER.MSG.NEXT.OUTBOX.FI-routine", "$JS.ACK.OUTBOX.FI-routine.>"] }' in text
+        ' "$JS.API.CONSUMER.MSG.NEXT.OUTBOX.FI-routine", "$JS.ACK.OUTBOX.FI-routine.>", "part.get.FI"] }'
+        in text
     )
     assert 'subscribe: { allow: ["_INBOX_FI.>", "pulse.out.FI"] }' in text
-    assert 'publish: { allow: ["in.>", "pulse.in.*", "node.roster.get"] }' in text
-    assert 'subscribe: { allow: ["node.roster.update", "_INBOX_EE.>"] }' in text
+    assert (
+        'publish: { allow: ["in.>", "pulse.in.*", "node.roster.get", "$JS.API.DIRECT.GET.BLOBS.blob.*.*"] }'
+        in text
+    )
+    assert (
+        'subscribe: { allow: ["node.roster.update", "node.part.get", "part.get.*", "_INBOX_EE.>"] }'
+        in text
+    )
+    assert text.count("allow_responses: { max: 1") == 1
 
 
 def test_the_broker_has_no_way_in_but_tls_and_a_key() -> None:
@@ -127,6 +135,16 @@ async def test_a_peer_fetches_and_acknowledges_its_own_messages(tmp_path: Path) 
         pytest.param("$JS.API.CONSUMER.MSG.NEXT.OUTBOX.LV-urgent", id="fetching_anothers_messages"),
         pytest.param("$JS.API.CONSUMER.MSG.NEXT.INBOX.gateway-urgent", id="fetching_the_inbox"),
         pytest.param("$JS.API.DIRECT.GET.OUTBOX", id="direct_get"),
+        pytest.param("$JS.API.DIRECT.GET.OUTBOX.out.LV.urgent", id="direct_get_by_subject"),
+        pytest.param("$JS.API.DIRECT.GET.BLOBS", id="direct_get_of_blobs"),
+        pytest.param(f"$JS.API.DIRECT.GET.BLOBS.blob.{'A' * 43}.1", id="direct_get_of_a_part"),
+        pytest.param("$JS.API.DIRECT.GET.BLOBS.blob.*.1", id="direct_get_by_pattern"),
+        pytest.param("$JS.API.STREAM.INFO.BLOBS", id="listing_blobs"),
+        pytest.param("$JS.API.STREAM.MSG.GET.BLOBS", id="message_get_of_blobs"),
+        pytest.param("$JS.API.CONSUMER.CREATE.BLOBS.spy.blob.*.*", id="consumer_create_on_blobs"),
+        pytest.param(f"blob.{'A' * 43}.1", id="publishing_a_part"),
+        pytest.param("part.get.LV", id="asking_for_a_part_in_anothers_name"),
+        pytest.param("node.part.get", id="sending_our_relay_to_others"),
         pytest.param("$JS.API.STREAM.MSG.GET.OUTBOX", id="message_get"),
         pytest.param("$JS.ACK.OUTBOX.LV-urgent.1.1.1.1.0", id="acknowledging_anothers_message"),
         pytest.param("$JS.API.CONSUMER.CREATE.OUTBOX.spy.out.LV.urgent", id="consumer_create"),
@@ -152,6 +170,8 @@ async def test_a_peer_may_not_publish_there(tmp_path: Path, subject: str) -> Non
         pytest.param("_INBOX_LV.>", id="another_peers_replies"),
         pytest.param("_INBOX.>", id="the_gateways_replies"),
         pytest.param("node.roster.update", id="the_roster"),
+        pytest.param("blob.*.*", id="blobs"),
+        pytest.param("part.get.>", id="what_others_ask_for"),
         pytest.param("$JS.EVENT.>", id="events"),
     ],
 )

@@ -309,7 +309,7 @@ async def test_a_suspended_peer_is_not_pulled_any_more_and_its_connection_to_us_
         running_coast(tmp_path, EE, FI, LV) as coast,
         coast.gateway(EE) as ours,
         coast.relay(EE) as state,
-        coast.gateway(FI),
+        coast.gateway(FI) as finnish,
         coast.relay(FI) as theirs,
     ):
         await until(lambda: EE in theirs.links and theirs.links[EE].connected, "FI fetches")
@@ -322,6 +322,9 @@ async def test_a_suspended_peer_is_not_pulled_any_more_and_its_connection_to_us_
         await ours.announce_roster(coast.announcement())
         await until(lambda: theirs.links[EE].connected, "FI is let in again", 3.0)
         await until(lambda: FI in state.links and state.links[FI].connected, "and pulled")
+        raw = coast.envelope(EE, FI)
+        await ours.publish(outbox_subject(FI, Lane.URGENT), raw, "after")
+        await receive(finnish, Lane.URGENT, [raw])
 
 
 async def test_a_peers_identifiers_cannot_suppress_another_senders_document(tmp_path: Path) -> None:

@@ -32,12 +32,15 @@ from support.federation import (
     successor,
     voted,
 )
+from varde.attachment import Attachment, ChunkCipher, format_attachment
+from varde.blob import CHUNK_BYTES, blob_address, chunk_count, format_chunk_list, hash_chunk
 from varde.document import Document, format_document
 from varde.encoding import (
     JsonObject,
     decode_base64url,
     encode_base64url,
     format_json,
+    sha256_base64url,
 )
 from varde.errors import Reason
 from varde.identifiers import FederationId
@@ -64,13 +67,42 @@ ALERT = {
         }
     ],
 }
+FILE = bytes(place % 251 for place in range(CHUNK_BYTES + 5))
+FILE_KEY = hashlib.sha256(b"varde test seed: attachment").digest()
 DIGEST = "47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU"
+
+
+def sealed_chunks() -> list[bytes]:
+    """The file as it is kept."""
+    cipher, chunks = ChunkCipher(FILE_KEY, federation().id), chunk_count(len(FILE))
+    return [
+        cipher.seal(
+            FILE[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES], index, last=index == chunks - 1
+        )
+        for index in range(chunks)
+    ]
+
+
+CHUNK_LIST = format_chunk_list([hash_chunk(each) for each in sealed_chunks()])
+ATTACHMENT = Attachment(
+    name="jõgi.png",
+    media_type="image/png",
+    size=len(FILE),
+    digest=sha256_base64url(FILE),
+    blob=blob_address(CHUNK_LIST),
+    key=FILE_KEY,
+)
 
 
 def bodies() -> dict[Kind, JsonObject]:
     """One body of each kind that version 1 sends."""
     return {
-        Kind.ALERT: {"tlp": "AMBER", "alert": ALERT, "share_acknowledgements": False},
+        Kind.ALERT: {
+            "tlp": "AMBER",
+            "alert": ALERT,
+            "share_acknowledgements": False,
+            "attachments": [format_attachment(ATTACHMENT)],
+        },
         Kind.ACKNOWLEDGEMENT: {
             "document": a_document_id(1),
             "digest": DIGEST,
@@ -289,6 +321,17 @@ def with_protected(raw: bytes, old: bytes, new: bytes) -> bytes:
     return edited(raw, edit)
 
 
+def attachment_vectors() -> dict[str, Any]:
+    """One file of two chunks; the second one, which is short, stands whole."""
+    return {
+        "plaintext": "the byte at place i is i modulo 251",
+        "federation": federation().id,
+        "reference": format_attachment(ATTACHMENT),
+        "chunk_list": encode_base64url(CHUNK_LIST),
+        "last_chunk": encode_base64url(sealed_chunks()[-1]),
+    }
+
+
 def roster_vectors(states: Federation) -> dict[str, Any]:
     """The first roster, a next one that holds, and next ones that do not."""
     first, members = states.roster, states.members()
@@ -359,6 +402,7 @@ def vectors() -> dict[str, Any]:
         "roster": roster_vectors(states),
         "good": good_documents(states),
         "bad": bad_documents(states),
+        "attachment": attachment_vectors(),
     }
 
 

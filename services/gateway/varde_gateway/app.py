@@ -23,6 +23,7 @@ from varde.identifiers import Lane, Nation, parse_federation_id, parse_nation
 from varde.member import Member, parse_member
 from varde.note import parse_vkey
 from varde_gateway.broker_link import BrokerLink
+from varde_gateway.flow.attachments import run_fetching, run_forgetting_files, run_offering
 from varde_gateway.flow.beacon import run_beacon
 from varde_gateway.flow.bootstrap import take_bootstrap
 from varde_gateway.flow.desk import Desk, HeldKeys, Policy
@@ -33,11 +34,14 @@ from varde_gateway.flow.outbox import run_outbox
 from varde_gateway.flow.outgoing import Outgoing
 from varde_gateway.flow.overdue import run_forgetting, run_overdue
 from varde_gateway.flow.prekeys import load_prekeys, run_prekeys
+from varde_gateway.flow.retention import run_retention
 from varde_gateway.flow.rosters import load_trust, read_rosters_file, rosters_for_relay
 from varde_gateway.flow.trail import check_stored_log, run_checkpoints
 from varde_gateway.flow.trust_followers import run_trust_followers
+from varde_gateway.flow.users import run_access_ends
 from varde_gateway.keyring import open_keystore
 from varde_gateway.settings import GatewaySettings
+from varde_gateway.store.attachment_files import AttachmentFiles
 from varde_gateway.store.database import migrate, open_database
 from varde_gateway.store.ledger import Ledger
 from varde_gateway.store.transaction import Event
@@ -102,8 +106,12 @@ async def serve(settings: GatewaySettings) -> None:
                 document_life_seconds=settings.max_document_life_hours * 3600,
                 deadline_seconds=settings.deadline_seconds,
                 retry_seconds=settings.receipt_retry_seconds,
+                retention_days=settings.retention_days,
+                retention_needs_archive=settings.retention_needs_archive,
+                erase_by_two=settings.erase_by_two,
             ),
             now_ms=_now_ms,
+            ticks=_ticks,
             random=secrets.token_bytes,
         )
         await check_stored_log(desk)
@@ -121,7 +129,8 @@ async def serve(settings: GatewaySettings) -> None:
         )
         await closing.enter_async_context(broker)
         broker.serve_roster(lambda known: rosters_for_relay(ledger, known))
-        api = create_api(desk, feed, broker, metrics, keyring.token, settings)
+        files = AttachmentFiles(settings.home / "attachments")
+        api = create_api(desk, feed, broker, metrics, keyring.token, settings, files)
         server = _Server(
             uvicorn.Config(
                 api,
@@ -145,8 +154,13 @@ async def serve(settings: GatewaySettings) -> None:
                 workers.create_task(run_hearing(desk, broker)),
                 workers.create_task(run_prekeys(desk)),
                 workers.create_task(run_trust_followers(desk, broker)),
+                workers.create_task(run_fetching(desk, broker, files)),
+                workers.create_task(run_offering(desk, broker, files)),
+                workers.create_task(run_forgetting_files(desk, files)),
                 workers.create_task(run_overdue(desk)),
                 workers.create_task(run_forgetting(desk)),
+                workers.create_task(run_retention(desk)),
+                workers.create_task(run_access_ends(desk)),
                 workers.create_task(run_checkpoints(desk)),
             ]
             await _serve_until_stopped(server, api)
@@ -185,3 +199,7 @@ def _count(metrics: Metrics, events: list[Event]) -> None:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _ticks() -> int:
+    return time.monotonic_ns() // 1_000_000

@@ -15,15 +15,26 @@ from typing import Final, NoReturn, Self
 import structlog
 from nats.aio.msg import Msg
 
+from varde.blob import (
+    BlobAddress,
+    BlobFault,
+    PartRequest,
+    format_part_request,
+    parse_part_answer,
+)
 from varde.encoding import parse_decimal
 from varde.errors import Malformed
 from varde.identifiers import Lane, Nation, parse_nation
 from varde.subjects import (
+    BLOBS,
+    BLOBS_SUBJECTS,
     INBOX,
     INBOX_SUBJECTS,
     OUTBOX,
     OUTBOX_SUBJECTS,
+    PARTS_WANTED,
     PULSES_IN,
+    blob_subject,
     gateway_consumer,
     inbox_filter,
     outbox_subject,
@@ -47,6 +58,8 @@ GATEWAY_ACK_WAIT_SECONDS: Final = {Lane.URGENT: 5, Lane.ROUTINE: 20}
 """How long after a gateway died its unfinished messages come again; opening a batch must fit in it."""
 
 MAX_PULSES_HELD: Final = 256
+PART_SECONDS: Final = 25.0
+"""A little longer than our relay waits for the peer."""
 
 ROSTER_GET: Final = "node.roster.get"
 ROSTER_UPDATE: Final = "node.roster.update"
@@ -64,6 +77,7 @@ class BrokerLimits:
 
     outbox_bytes: int = 2 * 1024**3
     inbox_bytes: int = 2 * 1024**3
+    blobs_bytes: int = 2 * 1024**3
     waiting_per_subject: int = MAX_WAITING_PER_SUBJECT
     replicas: int = 1
 
@@ -163,6 +177,29 @@ class BrokerLink:
         info = await self._require_live().ask(f"CONSUMER.INFO.{OUTBOX}.{consumer}", {})
         return count_in(info, "num_pending") + count_in(info, "num_ack_pending")
 
+    async def fetch_part(self, at: Nation, blob: BlobAddress, part: int) -> bytes | BlobFault:
+        """A part of a blob from the broker of ``at``, by our relay; ``BrokerError`` where that cannot be asked."""
+        wanted = format_part_request(PartRequest(blob, part, at))
+        try:
+            answer = await self._require_live().request(PARTS_WANTED, wanted, PART_SECONDS)
+            return parse_part_answer(answer)
+        except NoStream:
+            raise BrokerUnavailable("our relay is not connected to our broker") from None
+        except Malformed as error:
+            raise BrokerUnavailable("our relay's answer cannot be read") from error
+
+    async def missing_parts(self, blob: BlobAddress, parts: int) -> list[int]:
+        """Which of the parts 0 to ``parts - 1`` our stream does not have."""
+        wanted: dict[str, object] = {"subjects_filter": f"blob.{blob}.*"}
+        info = await self._require_live().ask(f"STREAM.INFO.{BLOBS}", wanted)
+        state = info.get("state")
+        held = (state.get("subjects") if isinstance(state, dict) else None) or {}
+        return [part for part in range(parts) if blob_subject(blob, part) not in held]
+
+    async def drop_parts(self, blob: BlobAddress) -> None:
+        """Let our stream forget a blob."""
+        await self._require_live().ask(f"STREAM.PURGE.{BLOBS}", {"filter": f"blob.{blob}.*"})
+
     async def ensure_streams(self) -> None:
         """Make what is missing for the peers of now, and take away what was for former ones: when the roster changed."""
         if self._live is not None:
@@ -226,6 +263,7 @@ class BrokerLink:
         limits = self._limits
         await _make_stream(live, OUTBOX, OUTBOX_SUBJECTS, limits.outbox_bytes, limits)
         await _make_stream(live, INBOX, INBOX_SUBJECTS, limits.inbox_bytes, limits)
+        await _make(live, BLOBS, _blobs_config(limits))
         for lane in Lane:
             ack_wait = GATEWAY_ACK_WAIT_SECONDS[lane]
             await _make_consumer(live, INBOX, gateway_consumer(lane), inbox_filter(lane), ack_wait)
@@ -277,6 +315,26 @@ async def _make_stream(
         "duplicate_window": DUPLICATE_WINDOW_SECONDS * _NANOSECONDS,
         "num_replicas": limits.replicas,
     }
+    await _make(live, name, config)
+
+
+def _blobs_config(limits: BrokerLimits) -> dict[str, object]:
+    # One message per part: what is published again replaces itself. A full stream refuses, as the others do.
+    return {
+        "name": BLOBS,
+        "subjects": [BLOBS_SUBJECTS],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",
+        "max_bytes": limits.blobs_bytes,
+        "max_msgs_per_subject": 1,
+        "max_age": MESSAGE_LIFE_SECONDS * _NANOSECONDS,
+        "allow_direct": True,
+        "num_replicas": limits.replicas,
+    }
+
+
+async def _make(live: Live, name: str, config: dict[str, object]) -> None:
     made = await live.ask(f"STREAM.CREATE.{name}", config)
     if error_code(made) == _STREAM_DIFFERS:
         made = await live.ask(f"STREAM.UPDATE.{name}", config)

@@ -167,6 +167,12 @@ class Live:
         await asyncio.wait([answer], timeout=ANSWER_TIMEOUT_SECONDS)
         return _read(answer)
 
+    async def request(self, subject: str, raw: bytes, timeout_seconds: float) -> bytes:
+        """The answer's bytes; ``NoStream`` where nobody listens, ``BrokerUnavailable`` after the time-out."""
+        answer = await self._request(subject, raw, None)
+        await asyncio.wait([answer], timeout=timeout_seconds)
+        return _answered(answer).data
+
     async def _request(
         self, subject: str, raw: bytes, headers: dict[str, str] | None
     ) -> asyncio.Future[Msg]:
@@ -290,14 +296,18 @@ async def _carried(live: Live, lane: Lane, message: Msg) -> Carried | None:
     return Carried(message.data, lane, link, redelivered, acknowledge, retry_later, transit)
 
 
-def _read(answer: asyncio.Future[Msg]) -> dict[str, object]:
+def _answered(answer: asyncio.Future[Msg]) -> Msg:
     if not answer.done():
         answer.cancel()
         raise BrokerUnavailable("our broker did not answer in time")
     message = answer.result()
     if (message.headers or {}).get("Status") == "503":
         raise NoStream("the broker has no such stream")
-    said = json.loads(message.data)
+    return message
+
+
+def _read(answer: asyncio.Future[Msg]) -> dict[str, object]:
+    said = json.loads(_answered(answer).data)
     if not isinstance(said, dict):
         raise BrokerUnavailable("our broker's answer is not an object")
     return said

@@ -82,6 +82,10 @@ class GatewaySettings(BaseSettings):
     deadline_minor_seconds: Seconds = 7200
     deadline_unknown_seconds: Seconds = 7200
 
+    retention_days: Annotated[int, Field(ge=1, le=100 * 366)] | None = None
+    retention_needs_archive: bool = False
+    erase_by_two: bool = False
+
     sensor_requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 600
     sensor_body_bytes: Annotated[int, Field(ge=1024, le=1024**2)] = 256 * 1024
     webhook_tolerance_seconds: Annotated[int, Field(ge=10, le=3600)] = 300

@@ -26,12 +26,14 @@ _GROUPS: Final[dict[str, dict[str, Command]]] = {
     "Use a node": {
         "send": Command("send", "Send an alert to one or more nations"),
         "ack": Command("ack", "Answer an alert as a duty officer"),
+        "attachment": Command("attachment", "List the files beside an alert, or fetch one"),
         "watch": Command("watch", "Follow what happens at a node, live"),
-        "audit": Command("audit", "Export an audit log, or verify one offline"),
+        "audit": Command("audit", "Search an audit log, export it, or verify one offline"),
     },
     "Run a node": {
         "init": Command("init", "Make the home of one nation's node"),
-        "roster": Command("roster", "Found a federation: propose, vote, apply, show"),
+        "roster": Command("roster", "The members by votes: propose, vote, show, join, suspend"),
+        "keys": Command("keys", "Show keys, rotate them, move the voting key elsewhere"),
         "up": Command("up", "Run broker, relay and gateway of one node, and watch them"),
         "gateway": Command("gateway", "Run the gateway alone"),
         "relay": Command("relay", "Run the relay alone"),
@@ -69,7 +71,7 @@ def overview() -> str:
     ]
     for title, commands in _GROUPS.items():
         lines += ["", f"{title}:"]
-        lines += [f"  {name:<9} {each.summary}" for name, each in commands.items()]
+        lines += [f"  {name:<10} {each.summary}" for name, each in commands.items()]
     lines += [
         "",
         "'varde COMMAND --help' shows options and examples. Begin with: varde demo --dir demo",

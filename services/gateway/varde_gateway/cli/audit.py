@@ -25,16 +25,41 @@ from varde_gateway.cli.node_client import (
     find_sign_in,
     signed_in,
 )
+from varde_gateway.cli.review import (
+    AboutOption,
+    ActorOption,
+    AlertOption,
+    ExportFormat,
+    FromOption,
+    KindOption,
+    TextOption,
+    UntilOption,
+    add_to,
+    export_entries,
+    filter_parameters,
+)
 
 _MAX_ROSTERS_BYTES = 256 * 1024 * 1024
 
-app = make_app("Export an audit log, or verify one offline.")
+app = make_app("Search an audit log, follow an alert, export, archive, erase, or verify offline.")
+add_to(app)
 
 
 @app.command()
 def export(
     *,
     out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    form: Annotated[
+        ExportFormat,
+        typer.Option("--format", help="The whole log to verify, or entries as CSV or JSON Lines."),
+    ] = ExportFormat.LOG,
+    kind: KindOption = None,
+    actor: ActorOption = None,
+    alert: AlertOption = None,
+    about: AboutOption = None,
+    text: TextOption = None,
+    begin: FromOption = None,
+    until: UntilOption = None,
     url: UrlOption = None,
     username: UsernameOption = None,
     password: PasswordOption = None,
@@ -42,10 +67,16 @@ def export(
     demo: DemoOption = None,
     nation: NationOption = None,
 ) -> None:
-    """Write the whole audit log of a node to a file, as an auditor.
+    """Write the whole audit log of a node to a file, or the entries that are searched for, as an auditor.
 
-    Example: varde audit export --demo demo --nation EE --out EE.jsonl
+    Examples: varde audit export --demo demo --nation EE --out EE.jsonl |
+    varde audit export --format csv --kind refused --demo demo --nation EE --out refused.csv
     """
+    wanted = filter_parameters(kind, actor, alert, about, text, begin, until)
+    if form is ExportFormat.LOG and wanted:
+        fail(
+            Exit.USAGE, "the log can only be verified whole: a filter needs --format csv or jsonl."
+        )
     sign_in = find_sign_in(
         "auditor",
         url=url,
@@ -55,6 +86,11 @@ def export(
         demo=demo,
         nation=nation,
     )
+    if form is not ExportFormat.LOG:
+        with signed_in(sign_in) as node:
+            lines = export_entries(node, form, wanted, out)
+        print(f"{out}: {lines} lines, {out.stat().st_size} bytes.")
+        return
     draft = out.with_name(f".{out.name}.part")
     with (
         signed_in(sign_in) as node,

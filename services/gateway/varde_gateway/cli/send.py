@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from varde.capcodes import Category, Certainty, Severity, Status, Urgency
+from varde_gateway.cli.attachment import check_upload, upload
 from varde_gateway.cli.command import JsonOption, make_app, print_json
 from varde_gateway.cli.exits import Exit, fail
 from varde_gateway.cli.node_client import (
@@ -67,6 +68,10 @@ def send(
     instruction: Annotated[str | None, typer.Option("--instruction")] = None,
     area: Annotated[str | None, typer.Option("--area", help="Where, in words.")] = None,
     language: Annotated[str, typer.Option("--language")] = "en",
+    attach: Annotated[
+        list[Path] | None,
+        typer.Option("--attach", help="A file to go with it, up to 50 MiB; may stand 16 times."),
+    ] = None,
     wait: Annotated[
         float,
         typer.Option("--wait", min=0, help="Seconds to wait for the nations' signed receipts."),
@@ -88,6 +93,9 @@ def send(
     To a demo: varde send --demo demo --nation EE --to FI,LV --tlp AMBER --event "Border disturbance"
     --headline "Fence cut" --severity Severe
 
+    With files: varde send --demo demo --nation EE --to FI --tlp AMBER --event Sabotage --headline "Cable cut"
+    --attach map.pdf --attach photo.jpg
+
     A CAP file: varde send --url https://node.example --username operator.ee --to "*" --tlp GREEN --file storm.xml --wait 5
     """
     sign_in = find_sign_in(
@@ -100,7 +108,9 @@ def send(
         nation=nation,
     )
     recipients = [each.strip() for each in to.split(",")]
-    headers = {"Idempotency-Key": key or str(uuid.uuid4())}  # noqa: TID251 -- a command is an edge
+    key = key or str(uuid.uuid4())  # noqa: TID251 -- a command is an edge
+    headers = {"Idempotency-Key": key}
+    uploads = [check_upload(each) for each in attach or []]
     if file is None:
         if headline is None or event is None:
             fail(
@@ -128,6 +138,7 @@ def send(
         request = _from_file(file, recipients, tlp)
     with signed_in(sign_in) as node:
         request["headers"] = headers | request.get("headers", {})
+        _name_files(request, [upload(node, each, f"{key}-{each.name}") for each in uploads])
         accepted = node.post("/v1/alerts", **request)
         if wait:
             accepted = _wait_for_receipts(node, accepted, wait)
@@ -171,6 +182,13 @@ def _from_file(file: Path, recipients: list[str], tlp: Tlp) -> dict[str, Any]:
         "params": {"to": ",".join(recipients), "tlp": tlp.value},
         "headers": {"Content-Type": CAP_XML},
     }
+
+
+def _name_files(request: dict[str, Any], ids: list[str]) -> None:
+    if ids and "json" in request:
+        request["json"]["attachments"] = ids
+    elif ids:
+        request["params"]["attachment"] = ids
 
 
 def _wait_for_receipts(node: NodeClient, accepted: Any, seconds: float) -> Any:

@@ -30,6 +30,7 @@ from varde.proposal import (
 )
 from varde.receipt import Receipt, Stage, parse_receipt
 from varde.signing import Kind
+from varde_gateway.flow.attach import record_received
 from varde_gateway.flow.compose import Composed
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.prekeys import adopt_peer_prekeys
@@ -166,6 +167,9 @@ def _record_alert(
     sender = composed.document.sender
     serial = tx.event("alert", describe_alert(composed, bulletin, "received"))
     record_alert(tx, desk, composed, bulletin, direction="in", author=sender, serial=serial)
+    if bulletin.attachments:
+        record_received(tx, desk, sender, composed.document.id, bulletin.attachments)
+        tx.after_commit(desk.files_to_fetch.set)
     tx.audit(
         AuditKind.RECEIVED,
         sender,

@@ -41,6 +41,8 @@ async def acknowledge(
         raise NotFound(f"There is no alert {alert_id} at this node.")
     if alert.sender == desk.nation:
         raise Conflict("This alert is our own; the nations that received it acknowledge it.")
+    if alert.state == "erased":
+        raise Conflict("The content of this alert was erased; there is nothing left to answer.")
     answered = Acknowledgement(
         document=parse_document_id(alert.id),
         digest=alert.digest,
@@ -84,6 +86,7 @@ def _find(connection: Connection, alert_id: str, sender: Nation | None) -> AnyRo
             alerts_table.c.id,
             alerts_table.c.sender,
             alerts_table.c.recipients,
+            alerts_table.c.state,
             alerts_table.c.answers_to_all,
             documents_table.c.digest,
         )

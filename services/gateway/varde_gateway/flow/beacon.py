@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, and_, bindparam, case, or_, select, update
+from sqlalchemy import BigInteger, Connection, and_, bindparam, case, literal, or_, select, update
 
 from varde.admission import Admit, Refuse, admit
 from varde.auditlog import AuditKind
@@ -34,6 +34,7 @@ CHECK_SECONDS: Final = 0.5
 PATIENCE_MS: Final = {Lane.URGENT: 3_000, Lane.ROUTINE: 30_000}
 AGAIN_AFTER_MS: Final = 5_000
 MAX_TURNS: Final = 60
+PASSED_OVER: Final = 20
 MAX_REROUTED: Final = 64
 """How many deliveries one round re-routes: a long backlog shall not be sent twice at once."""
 
@@ -66,11 +67,12 @@ async def reroute(desk: Desk, broker: Broker) -> None:
     """Give every delivery that has waited too long for its receipt to peers that hear its recipient."""
     now = desk.now_ms()
     reachable = {
-        peer: ways for peer in desk.trusted_peers() if (ways := desk.links.ways(peer, now))
+        peer: ways for peer in desk.trusted_peers() if (ways := desk.links.ways(peer, desk.ticks()))
     }
     if not reachable:
         return
     late = await desk.ledger.read(lambda connection: _late(connection, desk, [*reachable], now))
+    late = [row for row in late if _is_stuck(desk, row, now)]
     if not late:
         return
     raws = await desk.ledger.read(
@@ -187,13 +189,20 @@ def _judge(desk: Desk, carried: Carried) -> _Step | Refuse:
 
 def _next_nation(desk: Desk, label: Transit, sender: Nation) -> Nation:
     # The nation itself where it is heard, or where nobody else may still hand it on: it waits in our OUTBOX then.
-    now = desk.now_ms()
-    if desk.links.state(label.final, now) is LinkState.LIVE or len(label.hops) >= MAX_HOPS:
+    if desk.links.state(label.final, desk.ticks()) is LinkState.LIVE or len(label.hops) >= MAX_HOPS:
         return label.final
     ways = desk.links.ways(
-        label.final, now, been={sender, *label.hops}, others=MAX_HOPS - len(label.hops)
+        label.final, desk.ticks(), been={sender, *label.hops}, others=MAX_HOPS - len(label.hops)
     )
     return ways[0] if ways else label.final
+
+
+def _is_stuck(desk: Desk, row: AnyRow, now: int) -> bool:
+    # Where receipts come over the direct link, a delivery that waits is behind others; sending all of them around as
+    # well would make the backlog longer. One that is passed over again and again goes around all the same.
+    patience = PATIENCE_MS[Lane(row.lane)]
+    silent_for = desk.ticks() - desk.links.of(Nation(row.recipient), desk.ticks()).answered_at
+    return silent_for >= patience or now - row.queued_at >= PASSED_OVER * patience
 
 
 def _record_handed_on(
@@ -232,6 +241,8 @@ def _late(
     )
     pause = turns * AGAIN_AFTER_MS
     patience = case((urgent, PATIENCE_MS[Lane.URGENT]), else_=PATIENCE_MS[Lane.ROUTINE])
+    # PostgreSQL would take it for an integer of 32 bits, as what is subtracted is.
+    moment = literal(now, BigInteger)
     return connection.execute(
         select(
             deliveries_table.c.document_id,
@@ -242,6 +253,7 @@ def _late(
             deliveries_table.c.state,
             deliveries_table.c.attempts,
             deliveries_table.c.reroutings,
+            deliveries_table.c.queued_at,
             documents_table.c.kind,
             documents_table.c.expires_at,
         )
@@ -252,10 +264,10 @@ def _late(
             documents_table.c.kind.not_in([each.value for each in UNRECEIPTED_KINDS]),
             deliveries_table.c.open,
             deliveries_table.c.recipient.in_(reachable),
-            deliveries_table.c.queued_at <= now - patience,
+            deliveries_table.c.queued_at <= moment - patience,
             or_(
                 deliveries_table.c.rerouted_at.is_(None),
-                deliveries_table.c.rerouted_at <= now - pause,
+                deliveries_table.c.rerouted_at <= moment - pause,
             ),
         )
         .order_by(case((urgent, 0), else_=1), deliveries_table.c.queued_at)

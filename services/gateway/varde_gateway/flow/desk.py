@@ -43,6 +43,9 @@ class Policy:
         )
     )
     retry_seconds: int = 10
+    retention_days: int | None = None
+    retention_needs_archive: bool = False
+    erase_by_two: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +59,10 @@ class HeldKeys:
 
 @dataclass(slots=True)
 class Desk:
-    """One node at work. ``now_ms`` gives Unix milliseconds, ``random`` that many random bytes.
+    """One node at work. ``now_ms`` gives Unix milliseconds, ``ticks`` milliseconds of a clock that never steps, ``random`` random bytes.
 
     ``next_keys`` will be the message keys once the roster names them; ``voting_keys`` are those that this node holds,
-    none where they live on another machine; ``hold_keys`` reads the keystore again. ``trust_changed`` is set whenever ``trust`` was replaced. ``brought_up`` is
+    none where they live on another machine; ``hold_keys`` reads the keystore again. ``trust_changed`` is set whenever ``trust`` was replaced. ``files_to_fetch`` and ``files_to_offer`` are set when an alert with files was recorded. ``brought_up`` is
     after which version, and when, a peer was last sent the rosters that it lacks.
     """
 
@@ -73,6 +76,7 @@ class Desk:
     wrapping: Wrapping
     policy: Policy
     now_ms: Callable[[], int]
+    ticks: Callable[[], int]
     random: Callable[[int], bytes]
     own_prekeys: Mapping[str, PrekeyPrivate] = field(default_factory=dict)
     peer_prekeys: Mapping[Nation, tuple[DatedPrekey, ...]] = field(default_factory=dict)
@@ -84,6 +88,8 @@ class Desk:
     voting_keys: tuple[SigningKeys, ...] = ()
     hold_keys: Callable[[], HeldKeys] | None = None
     trust_changed: asyncio.Event = field(default_factory=asyncio.Event)
+    files_to_fetch: asyncio.Event = field(default_factory=asyncio.Event)
+    files_to_offer: asyncio.Event = field(default_factory=asyncio.Event)
     brought_up: Mapping[Nation, tuple[int, int]] = field(default_factory=dict)
 
     def keys_under(self, roster: Roster) -> SigningKeys:

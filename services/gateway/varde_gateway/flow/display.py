@@ -32,6 +32,7 @@ async def note_displayed(desk: Desk, sender: Nation, alert_id: str, officer: str
                 alerts_table.c.sender == sender,
                 alerts_table.c.id == alert_id,
                 alerts_table.c.displayed_at.is_(None),
+                alerts_table.c.state != "erased",
             )
         )
     )

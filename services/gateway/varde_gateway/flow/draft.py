@@ -30,6 +30,7 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 # A backslash that is itself escaped does not begin an escape.
 _NUL_ESCAPE: Final = re.compile(rb"(?<!\\)(?:\\\\)*+\\u0000")
 _MEMBERS: Final = frozenset({"to", "tlp", "share_acknowledgements", "alert"})
+_OPERATORS_MEMBERS: Final = _MEMBERS | {"attachments"}
 _PATH: Final = re.compile(
     r"((?:[a-zA-Z]+(?:\[[0-9]+\])?)(?:\.[a-zA-Z]+(?:\[[0-9]+\])?)*):? ", re.ASCII
 )
@@ -73,12 +74,15 @@ def order_from_json(
     *,
     to: Sequence[Nation] | None = None,
     tlp: Tlp = Tlp.AMBER,
+    with_files: bool = False,
 ) -> Order:
     """The order in the API's own JSON; ``to`` and ``tlp`` stand where it says nothing.
 
+    ``with_files`` is for those who can upload: a sensor cannot.
+
     ``InvalidAt`` naming the member that is missing, unknown, or breaks a rule of CAP 1.2.
     """
-    unknown = sorted(value.keys() - _MEMBERS)
+    unknown = sorted(value.keys() - (_OPERATORS_MEMBERS if with_files else _MEMBERS))
     if unknown:
         raise InvalidAt(unknown[0][:80], f"The member {unknown[0][:80]!r} is unknown here.")
     if "alert" not in value:
@@ -92,10 +96,14 @@ def order_from_json(
         raise InvalidAt("to", 'Say to whom: "to": ["FI", "LV"], or ["*"] for all members.')
     if "tlp" in value:
         tlp = parse_marking(value["tlp"])
-    return Order(tuple(to), tlp, _alert_from_json(desk, value["alert"], document, tlp), share)
+    attachments = parse_attachment_ids(value.get("attachments", []))
+    alert = _alert_from_json(desk, value["alert"], document, tlp)
+    return Order(tuple(to), tlp, alert, share, attachments)
 
 
-def order_from_xml(raw: bytes, *, to: Sequence[Nation], tlp: Tlp) -> Order:
+def order_from_xml(
+    raw: bytes, *, to: Sequence[Nation], tlp: Tlp, attachments: tuple[str, ...] = ()
+) -> Order:
     """The order to send one CAP 1.2 XML document; ``InvalidAt`` with the rule that it breaks."""
     try:
         alert = parse_cap_xml(raw)
@@ -103,7 +111,7 @@ def order_from_xml(raw: bytes, *, to: Sequence[Nation], tlp: Tlp) -> Order:
         if error.reason is Reason.OVERSIZE:
             raise TooLarge(_sentence(error.detail)) from error
         raise _invalid_alert(error) from error
-    return Order(tuple(to), tlp, alert)
+    return Order(tuple(to), tlp, alert, attachments=attachments)
 
 
 def parse_recipients(desk: Desk, value: object) -> tuple[Nation, ...]:
@@ -129,6 +137,13 @@ def parse_recipients(desk: Desk, value: object) -> tuple[Nation, ...]:
                 f"{nation} is suspended by this nation. Leave it out, or let an administrator end the suspension first.",
             )
     return nations
+
+
+def parse_attachment_ids(value: object) -> tuple[str, ...]:
+    """A list of ids; whether there are such files is seen when the alert is sent."""
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise InvalidAt("attachments", "attachments is a list of ids from POST /v1/attachments.")
+    return tuple(value)
 
 
 def parse_marking(value: object) -> Tlp:

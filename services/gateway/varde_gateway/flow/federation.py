@@ -60,8 +60,7 @@ def peers_without_prekeys(desk: Desk) -> list[Nation]:
 
 
 def _versions_of_peers(desk: Desk) -> list[int]:
-    now = desk.now_ms()
-    versions = [desk.links.of(peer, now).roster_version for peer in desk.peers()]
+    versions = [desk.links.of(peer, desk.ticks()).roster_version for peer in desk.peers()]
     return [each for each in versions if each is not None]
 
 
@@ -71,11 +70,10 @@ def _describe_member(
     member = next(each for each in desk.trust.current.members.values() if each.nation == nation)
     chosen = choose_prekey(desk.peer_prekeys.get(member.nation, ()), desk.now(), stale_allowed=True)
     count, oldest = waiting or (0, None)
-    now = desk.now_ms()
     own = member.nation == desk.nation
-    state = None if own else desk.links.state(member.nation, now)
-    link = PeerLink(since=now) if own else desk.links.of(member.nation, now)
-    ways: list[Json] = [*desk.links.ways(member.nation, now)[:1]]
+    state = None if own else desk.links.state(member.nation, desk.ticks())
+    link = PeerLink(since=0) if own else desk.links.of(member.nation, desk.ticks())
+    ways: list[Json] = [*desk.links.ways(member.nation, desk.ticks())[:1]]
     hears: list[Json] = [*sorted(each for each, others in link.reaches.items() if not others)]
     described: dict[str, Json] = {
         "nation": nation,
@@ -85,8 +83,8 @@ def _describe_member(
         "broker": member.broker,
         "suspended": nation in desk.trust.suspended,
         "state": None if state is None else state.value,
-        "last_heard_at": rfc3339(max(heard or 0, link.heard_at or 0) or None),
-        "last_heartbeat_at": rfc3339(link.heard_at),
+        "last_heard_at": rfc3339(max(heard or 0, link.heard_wall or 0) or None),
+        "last_heartbeat_at": rfc3339(link.heard_wall),
         "path": ways if state is LinkState.CUT else [],
         "hears": hears,
         "missing": sum(last - first + 1 for first, last in link.missing),

@@ -79,18 +79,18 @@ async def run_hearing(desk: Desk, broker: Broker) -> None:
 
 async def beat(desk: Desk, broker: Broker) -> None:
     """Say a heartbeat to every peer whose turn it is."""
-    now = desk.now_ms()
+    now = desk.ticks()
     desk.links.keep(desk.peers())
-    due = [peer for peer in desk.peers() if desk.links.of(peer, now).beat_at <= now]
+    due = [peer for peer in desk.peers() if desk.links.of(peer, desk.ticks()).beat_at <= now]
     if not due:
         return
     numbers = await desk.ledger.read(lambda connection: _numbers(connection, due))
     words = await speak(desk, [*numbers])
     raws = await asyncio.to_thread(_compose, desk, numbers, words)
     for peer, raw in raws.items():
-        link = desk.links.of(peer, now)
+        link = desk.links.of(peer, desk.ticks())
         link.void = ()
-        live = desk.links.state(peer, now) is LinkState.LIVE
+        live = desk.links.state(peer, desk.ticks()) is LinkState.LIVE
         link.beat_at = now + 1000 * (HEARTBEAT_SECONDS if live else CALLING_SECONDS)
         await broker.pulse(peer, raw)
 
@@ -109,7 +109,6 @@ async def hear(desk: Desk, link: Nation, raw: bytes) -> None:
         prekeys=desk.own_prekeys,
         now=desk.now(),
     )
-    now = desk.now_ms()
     if isinstance(opened, Rejection):  # (1)
         await _refuse(desk, link, opened)
         return
@@ -121,7 +120,7 @@ async def hear(desk: Desk, link: Nation, raw: bytes) -> None:
     if opened.kind is not Kind.HEARTBEAT or opened.document.sender != link:  # (2)
         _log.warning("a pulse that is no heartbeat of its link", link=link)
         return
-    peer = desk.links.of(link, now)
+    peer = desk.links.of(link, desk.ticks())
     if heartbeat.sequence <= peer.sequence:  # (3)
         return
     await _follow(desk, link, peer, opened, heartbeat)
@@ -135,8 +134,8 @@ async def watch_links(desk: Desk) -> None:
         await desk.ledger.write(lambda tx, n=nation, r=reasons: record_flood(tx, n, r))  # type: ignore[misc] # the defaults bind the loop's values
     changed: list[tuple[Nation, PeerLink, LinkState]] = []
     for peer in desk.peers():
-        link = desk.links.of(peer, now)
-        state = desk.links.state(peer, now)
+        link = desk.links.of(peer, desk.ticks())
+        state = desk.links.state(peer, desk.ticks())
         if state is not link.told and state is not LinkState.LATE:
             changed.append((peer, link, state))
     if not changed:
@@ -180,7 +179,7 @@ def _compose(
 
 def _compose_one(desk: Desk, peer: Nation, numbers: _Numbers, word: LogWord) -> bytes:
     now = desk.now_ms()
-    link = desk.links.of(peer, now)
+    link = desk.links.of(peer, desk.ticks())
     # Our clock may be set back; the peer would take no heartbeat until it has caught up.
     link.said = max(now, link.said + 1)
     heartbeat = Heartbeat(
@@ -192,7 +191,7 @@ def _compose_one(desk: Desk, peer: Nation, numbers: _Numbers, word: LogWord) -> 
             tuple(each for each in link.missing if each[0] > numbers.received_through),
         ),
         void=link.void,
-        reaches=_reaches(desk, peer, now),
+        reaches=_reaches(desk, peer),
         log=word,
     )
     return compose_now(
@@ -205,8 +204,8 @@ def _compose_one(desk: Desk, peer: Nation, numbers: _Numbers, word: LogWord) -> 
     ).raw
 
 
-def _reaches(desk: Desk, peer: Nation, now: int) -> dict[Nation, int]:
-    found = desk.links.reaches(now, without=peer)
+def _reaches(desk: Desk, peer: Nation) -> dict[Nation, int]:
+    found = desk.links.reaches(desk.ticks(), without=peer)
     return {nation: others for nation, others in found.items() if nation != desk.nation}
 
 
@@ -226,13 +225,13 @@ async def _follow(
     # What was sent before the heartbeat before this one has had its time to come.
     peer.missing = () if peer.sent_through is None else arrivals.gaps(peer.sent_through)
     if peer.missing or peer.void:
-        peer.beat_at = min(peer.beat_at, now)
+        peer.beat_at = min(peer.beat_at, desk.ticks())
     peer.sent_through = heartbeat.sent.through
     # Nor shall a peer whose clock was ahead be unheard after it was set right.
     peer.sequence = min(heartbeat.sequence, now)
     peer.reaches = heartbeat.reaches
     peer.roster_version = opened.document.roster.version
-    peer.heard_at = now
+    peer.heard_at, peer.heard_wall = desk.ticks(), now
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +339,7 @@ def _record_states(tx: Transaction, changed: Sequence[tuple[Nation, PeerLink, Li
             tx.connection.execute(
                 update(peers_table)
                 .where(peers_table.c.nation == nation)
-                .values(last_heard_at=link.heard_at)
+                .values(last_heard_at=link.heard_wall)
             )
 
 

@@ -93,10 +93,18 @@ async def _take_own(desk: Desk, batch: Sequence[Carried]) -> None:
     if noted or receipts or any(isinstance(each.outcome, Accepted) for each in judged):
         await desk.ledger.write(lambda tx: _record(tx, desk, judged, receipts, noted))
     for each in judged:
+        if isinstance(each.outcome, Accepted) and isinstance(each.outcome.body, Receipt):
+            _note_answer(desk, each.outcome.opened.document.sender, each.carried)
         if _is_final(each):
             await each.carried.acknowledge()
         else:
             await each.carried.retry_later(RETRY_SECONDS)
+
+
+def _note_answer(desk: Desk, sender: Nation, carried: Carried) -> None:
+    # While its receipts come straight, a backlog is long and not cut off: nothing must go around then.
+    if carried.transit is None:
+        desk.links.of(sender, desk.ticks()).answered_at = desk.ticks()
 
 
 def _record(

@@ -22,11 +22,17 @@ from varde_gateway.flow.idempotency import Claim
 from varde_gateway.flow.send import Order, send_alert
 from varde_gateway.store.tables import AnyRow, alerts_table
 
-_FINAL_STATES = frozenset({"updated", "cancelled"})
+_FINAL_STATES = frozenset({"updated", "cancelled", "erased"})
 
 
 async def update_alert(
-    desk: Desk, alert_id: str, changes: JsonObject, *, author: str, claim: Claim | None
+    desk: Desk,
+    alert_id: str,
+    changes: JsonObject,
+    *,
+    author: str,
+    claim: Claim | None,
+    attachments: tuple[str, ...] = (),
 ) -> JsonObject:
     """Send an Update of our alert; ``changes`` are CAP members that replace those of the original.
 
@@ -42,7 +48,15 @@ async def update_alert(
         merged = parse_alert({**json.loads(original.body), **changes})
     except Malformed as error:
         raise Invalid(f"The update is not a valid CAP 1.2 alert: {error.detail}.") from error
-    return await _send_successor(desk, original, merged, MsgType.UPDATE, author=author, claim=claim)
+    return await _send_successor(
+        desk,
+        original,
+        merged,
+        MsgType.UPDATE,
+        author=author,
+        claim=claim,
+        attachments=attachments,
+    )
 
 
 async def cancel_alert(
@@ -64,6 +78,7 @@ async def _send_successor(
     *,
     author: str,
     claim: Claim | None,
+    attachments: tuple[str, ...] = (),
 ) -> JsonObject:
     former = parse_alert(json.loads(original.body))
     reference = f"{former.sender},{former.identifier},{former.sent}"
@@ -81,6 +96,7 @@ async def _send_successor(
         tlp=parse_tlp(original.tlp),
         alert=successor,
         share_acknowledgements=original.answers_to_all,
+        attachments=attachments,
     )
     return await send_alert(desk, order, author=author, document_id=document_id, claim=claim)
 
@@ -90,7 +106,9 @@ async def _own_alert(desk: Desk, alert_id: str) -> AnyRow:
     if row is None:
         raise NotFound(f"This node has sent no alert {alert_id}.")
     if row.state in _FINAL_STATES:
-        raise Conflict(f"This alert is already {row.state}; work with its successor.")
+        raise Conflict(
+            f"This alert is already {row.state}; work with its successor, or send a new one."
+        )
     return row
 
 

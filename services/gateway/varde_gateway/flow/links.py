@@ -29,14 +29,17 @@ class LinkState(StrEnum):
 
 @dataclass(slots=True)
 class PeerLink:
-    """One peer; times are Unix milliseconds. ``since`` is when we began to listen.
+    """One peer; times are milliseconds of a clock that never steps, but for ``heard_wall``, which is Unix milliseconds.
 
+    ``since`` is when we began to listen, ``answered_at`` when a receipt of it last came over the direct link.
     ``reaches`` are the nations that it says it hears (0) or has a way to (through so many others), ``sequence`` and ``sent_through`` are of its newest heartbeat, and
     ``missing`` and ``void`` are what our next heartbeat tells it, ``said`` is the sequence of our last. ``told`` is the state that was last recorded.
     """
 
     since: int
     heard_at: int | None = None
+    heard_wall: int | None = None
+    answered_at: int = 0
     sequence: int = 0
     sent_through: int | None = None
     roster_version: int | None = None

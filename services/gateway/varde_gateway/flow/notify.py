@@ -8,11 +8,13 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from itertools import islice
 from typing import Final
 
 from sqlalchemy import Connection, delete, func, select
 
+from varde.encoding import Json
 from varde_gateway.store.ledger import Ledger
 from varde_gateway.store.tables import events_table
 from varde_gateway.store.transaction import Event, Transaction
@@ -90,8 +92,27 @@ class EventFeed:
             # Another replica committed in between: what is remembered has a gap.
             self._recent.clear()
         self._recent.extend(events)
+        erased = {str(each.data["id"]) for each in events if each.kind == "erased"}
+        if erased:
+            self._forget_content(erased)
         for waiter in self._waiters:
             waiter.set()
+
+    def _forget_content(self, alerts: set[str]) -> None:
+        cleaned = [
+            replace(each, data=without_content(each.kind, each.data))
+            if not alerts.isdisjoint({str(each.data.get("id")), str(each.data.get("alert"))})
+            else each
+            for each in self._recent
+        ]
+        self._recent.clear()
+        self._recent.extend(cleaned)
+
+
+def without_content(kind: str, data: dict[str, Json]) -> dict[str, Json]:
+    """What an event says of an alert or an answer, with its words taken out."""
+    words = {"alert": "headline", "acknowledgement": "note"}
+    return {**data, words[kind]: ""} if kind in words else data
 
 
 def forget_old_events(tx: Transaction) -> None:

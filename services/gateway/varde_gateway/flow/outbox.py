@@ -80,7 +80,7 @@ class Outcome:
 
 async def run_outbox(desk: Desk, broker: Broker) -> None:
     """Deliver for ever; survives a broker that is away."""
-    await _reopen_queued(desk)
+    await reopen_queued(desk)
     loop = asyncio.get_running_loop()
     sweep_due = loop.time()
     outcomes: asyncio.Queue[list[Outcome]] = asyncio.Queue()
@@ -320,8 +320,9 @@ def _give_up(tx: Transaction, rows: Sequence[AnyRow]) -> None:
             tx.event("delivery", {"id": row.document_id, "to": row.recipient, "state": "failed"})
 
 
-async def _reopen_queued(desk: Desk) -> None:
-    # What was in memory when the process ended is due at once.
+async def reopen_queued(desk: Desk) -> None:
+    """Make due at once what was in memory when the process ended."""
+
     def reopen(tx: Transaction) -> None:
         tx.connection.execute(
             update(deliveries_table)

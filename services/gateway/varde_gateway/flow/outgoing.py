@@ -73,6 +73,10 @@ class Outgoing:
                 taken.append(jobs.popleft())
         return taken
 
+    def busy(self) -> bool:
+        """Whether deliveries wait to be taken."""
+        return any(self._lanes.values())
+
     def finish(self, jobs: Iterable[Job]) -> None:
         """These are done with for now; the database says when they come again."""
         self._known.difference_update(job.key for job in jobs)

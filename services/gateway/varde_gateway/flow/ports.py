@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from varde.blob import BlobAddress, BlobFault
 from varde.identifiers import Lane, Nation
 from varde.transit import Transit
 
@@ -71,6 +72,15 @@ class Broker(Protocol):
 
     async def backlog(self, recipient: Nation, lane: Lane) -> int:
         """How many messages the recipient has not fetched and acknowledged yet."""
+
+    async def fetch_part(self, at: Nation, blob: BlobAddress, part: int) -> bytes | BlobFault:
+        """A part of a blob from the broker of ``at``, over our relay's link; not judged yet."""
+
+    async def missing_parts(self, blob: BlobAddress, parts: int) -> list[int]:
+        """Which of the parts 0 to ``parts - 1`` our own broker does not hold for the peers."""
+
+    async def drop_parts(self, blob: BlobAddress) -> None:
+        """Our broker need not hold them any more."""
 
     def connected(self) -> bool:
         """Whether the broker answers now."""

@@ -18,6 +18,7 @@ from varde.encoding import JsonObject, format_json
 from varde.errors import Malformed
 from varde.identifiers import DocumentId, Nation
 from varde.signing import Kind
+from varde_gateway.flow.attach import find_uploads, name_uploads
 from varde_gateway.flow.compose import Composed, compose, lane_of
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import Invalid
@@ -32,12 +33,13 @@ _SEVERITY_ORDER = ("Extreme", "Severe", "Moderate", "Minor", "Unknown")
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What an operator, a sensor or a drill asks to be sent."""
+    """What an operator, a sensor or a drill asks to be sent; ``attachments`` are the ids of uploaded files."""
 
     to: tuple[Nation, ...]
     tlp: Tlp
     alert: Alert
     share_acknowledgements: bool = False
+    attachments: tuple[str, ...] = ()
 
 
 async def send_alert(
@@ -55,7 +57,13 @@ async def send_alert(
     another request.
     """
     recipients = check_recipients(desk, order.to)
-    bulletin = Bulletin(order.tlp, order.alert, order.share_acknowledgements)
+    uploads = await find_uploads(desk, order.attachments)
+    bulletin = Bulletin(
+        order.tlp,
+        order.alert,
+        order.share_acknowledgements,
+        tuple(each.attachment for each in uploads),
+    )
     try:
         composed = await compose(
             desk,
@@ -76,6 +84,9 @@ async def send_alert(
             record_alert(
                 tx, desk, composed, bulletin, direction="out", author=author, serial=serial
             )
+            if uploads:
+                name_uploads(tx, desk.nation, composed.document.id, order.attachments)
+                tx.after_commit(desk.files_to_offer.set)
             queue_deliveries(tx, desk, composed, recipients, sealed=True)
             tx.audit(
                 AuditKind.SENT,
@@ -193,10 +204,9 @@ def queue_deliveries(
 
 
 def _way_around(desk: Desk, recipient: Nation) -> Nation | None:
-    now = desk.now_ms()
-    if desk.links.state(recipient, now) is not LinkState.CUT:
+    if desk.links.state(recipient, desk.ticks()) is not LinkState.CUT:
         return None
-    return next(iter(desk.links.ways(recipient, now)), None)
+    return next(iter(desk.links.ways(recipient, desk.ticks())), None)
 
 
 def record_alert(
@@ -247,7 +257,7 @@ def mark_superseded(tx: Transaction, sender: Nation, alert: Alert) -> None:
     tx.connection.execute(
         update(alerts_table)
         .where(alerts_table.c.sender == sender, alerts_table.c.identifier.in_(identifiers))
-        .where(alerts_table.c.identifier != alert.identifier)
+        .where(alerts_table.c.identifier != alert.identifier, alerts_table.c.state != "erased")
         .values(state=state)
     )
 

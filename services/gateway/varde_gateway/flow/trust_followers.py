@@ -16,7 +16,13 @@ from sqlalchemy import Connection
 from varde.identifiers import Lane, Nation
 from varde.member import Member
 from varde.proposal import format_ballot, format_proposal, split_ballot
-from varde.roster import Roster, Trust, parse_roster_payload, parse_voted_roster
+from varde.roster import (
+    Roster,
+    Trust,
+    changed_members,
+    parse_roster_payload,
+    parse_voted_roster,
+)
 from varde.signing import Kind
 from varde_gateway.flow.compose import Composed, compose_now
 from varde_gateway.flow.desk import Desk
@@ -96,16 +102,15 @@ class TrustFollower:
         await self._broker.announce_roster(await rosters_for_relay(desk.ledger, after))
         changed = _seat(before, desk.nation) != _seat(trust, desk.nation)
         await renew_prekeys(desk, announce=changed)
-        for nation in sorted(trust.current.members.keys() - before.current.members.keys()):
+        for nation, lacks in sorted(_who_may_lack(before, trust).items()):
             if nation != desk.nation:
-                await bring_up_to_date(desk, nation, trust.current.version - 1)
+                await bring_up_to_date(desk, nation, max(trust.current.version - lacks, 1))
         self._followed = trust
 
     async def _help_those_behind(self) -> None:
         desk = self._desk
-        now = desk.now_ms()
         for peer in desk.trusted_peers():
-            version = desk.links.of(peer, now).roster_version
+            version = desk.links.of(peer, desk.ticks()).roster_version
             if version is not None and version < desk.trust.current.version:
                 await bring_up_to_date(desk, peer, version)
 
@@ -175,6 +180,16 @@ async def bring_up_to_date(desk: Desk, nation: Nation, from_version: int) -> int
     desk.brought_up = {**desk.brought_up, nation: (from_version, now)}
     _log.info("rosters queued", nation=nation, after=from_version, versions=len(rows))
     return len(rows)
+
+
+def _who_may_lack(before: Trust, trust: Trust) -> dict[Nation, int]:
+    """Whom the change concerns so that its own heartbeats cannot ask, and how many of the newest versions to send it.
+
+    We would refuse what a nation signs with the keys that it had before.
+    """
+    changed = changed_members(before.current, trust.current) & trust.current.members.keys()
+    again = before.suspended - trust.suspended
+    return {**dict.fromkeys(changed, 1), **dict.fromkeys(again, VERSIONS_AT_ONCE)}
 
 
 def _compose_version(desk: Desk, nation: Nation, row: AnyRow) -> list[Composed]:

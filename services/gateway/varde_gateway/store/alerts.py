@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, select
 
 from varde.encoding import Json, JsonObject
+from varde_gateway.store.attachments import describe_attachments
 from varde_gateway.store.tables import (
     AnyRow,
     acknowledgements_table,
@@ -37,9 +38,12 @@ def list_alerts(
     direction: str | None,
     state: str | None,
     now_ms: int,
+    markings: Sequence[str] | None = None,
 ) -> tuple[list[JsonObject], int | None]:
-    """Up to ``limit`` alerts, newest first, and the serial to go on from, None at the end."""
+    """Up to ``limit`` alerts, newest first, of these markings; and the serial to go on from, None at the end."""
     query = select(alerts_table)
+    if markings is not None:
+        query = query.where(alerts_table.c.tlp.in_(markings))
     if before_serial is not None:
         query = query.where(alerts_table.c.serial < before_serial)
     if direction is not None:
@@ -84,6 +88,7 @@ def _describe(connection: Connection, rows: Sequence[AnyRow], now_ms: int) -> li
                 "at": rfc3339(row.at),
             }
         )
+    files = describe_attachments(connection, [(row.sender, row.id) for row in rows])
     return [
         {
             "id": row.id,
@@ -98,6 +103,7 @@ def _describe(connection: Connection, rows: Sequence[AnyRow], now_ms: int) -> li
                 for each in (deliveries.get(row.id, []) if row.direction == "out" else [])
             ],
             "acknowledgements": answers.get((row.sender, row.id), []),
+            "attachments": files.get((row.sender, row.id), []),
             "author": row.author,
             "recorded_at": rfc3339(row.recorded_at),
             "displayed_at": rfc3339(row.displayed_at),

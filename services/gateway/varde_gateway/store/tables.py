@@ -440,6 +440,46 @@ class LogConflictRow(SQLModel, table=True):
     at: int = Field(sa_type=BigInteger)
 
 
+class AttachmentRow(SQLModel, table=True):
+    """A file beside an alert, ours or received; its sealed chunks are a file of this name, and the key opens them.
+
+    ``reference`` is the digest of what the signed body says of it: two alerts that say the same have one row.
+    ``received`` counts bytes of the file; ``offered_at`` is when our broker was seen to hold it for the peers.
+    """
+
+    __tablename__ = "attachment"
+    __table_args__ = (Index("attachment_due", "state", "next_try_at"),)
+
+    id: str = Field(primary_key=True, max_length=36)
+    reference: str = Field(max_length=43, unique=True)
+    name: str = Field(max_length=128)
+    media_type: str = Field(max_length=127)
+    size: int = Field(sa_type=BigInteger)
+    digest: str = Field(max_length=43)
+    blob: str = Field(max_length=43)
+    key: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    uploaded_by: str | None = Field(default=None, max_length=64)
+    state: str = Field(max_length=16)
+    received: int = Field(default=0, sa_type=BigInteger)
+    chunk_list: bytes | None = Field(default=None, sa_column=Column(LargeBinary))
+    attempts: int = 0
+    next_try_at: int = Field(sa_type=BigInteger)
+    last_error: str | None = Field(default=None, max_length=300)
+    offered_at: int | None = Field(default=None, sa_type=BigInteger)
+    created_at: int = Field(sa_type=BigInteger)
+
+
+class AlertAttachmentRow(SQLModel, table=True):
+    """Which files an alert names, in its order."""
+
+    __tablename__ = "alert_attachment"
+
+    sender: str = Field(primary_key=True, max_length=8)
+    alert_id: str = Field(primary_key=True, max_length=36)
+    position: int = Field(primary_key=True)
+    attachment_id: str = Field(max_length=36, index=True)
+
+
 class NodeFactRow(SQLModel, table=True):
     """Small facts about this node itself, such as when it was founded."""
 
@@ -484,4 +524,6 @@ checkpoints_table = _table(CheckpointRow)
 witnessed_table = _table(WitnessedRow)
 cosignatures_table = _table(CosignatureRow)
 log_conflicts_table = _table(LogConflictRow)
+attachments_table = _table(AttachmentRow)
+alert_attachments_table = _table(AlertAttachmentRow)
 node_facts_table = _table(NodeFactRow)

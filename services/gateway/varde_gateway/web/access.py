@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from fastapi import Request
 
+from varde.bulletin import Tlp
 from varde_gateway.flow.faults import Forbidden
 from varde_gateway.flow.users import Role
 from varde_gateway.web.auth import Identity
@@ -32,9 +33,14 @@ ACCESS: Final[dict[tuple[str, str], frozenset[Role] | Literal["public"]]] = {
     ("POST", "/v1/alerts"): _OPERATORS,
     ("GET", "/v1/alerts"): _READERS,
     ("GET", "/v1/alerts/{alert_id}"): _READERS,
+    ("GET", "/v1/alerts/{alert_id}/trail"): _READERS,
+    ("GET", "/v1/alerts/{alert_id}/evidence"): _READERS,
+    ("POST", "/v1/alerts/{alert_id}/erase"): _ADMINS,
     ("POST", "/v1/alerts/{alert_id}/acknowledgements"): _OFFICERS,
     ("POST", "/v1/alerts/{alert_id}/update"): _OPERATORS,
     ("POST", "/v1/alerts/{alert_id}/cancel"): _OPERATORS,
+    ("POST", "/v1/attachments"): _OPERATORS,
+    ("GET", "/v1/attachments/{attachment_id}"): _READERS,
     ("GET", "/v1/events"): _READERS,
     ("POST", "/v1/hooks/{sensor_id}"): PUBLIC,
     ("GET", "/v1/sensors"): _OVERSEERS,
@@ -53,6 +59,11 @@ ACCESS: Final[dict[tuple[str, str], frozenset[Role] | Literal["public"]]] = {
     ("GET", "/v1/audit/proof"): _AUDITORS,
     ("GET", "/v1/audit/consistency"): _OVERSEERS,
     ("GET", "/v1/audit/export"): _AUDITORS,
+    ("GET", "/v1/audit/archive"): _AUDITORS,
+    ("GET", "/v1/audit/statistics"): _OVERSEERS,
+    ("GET", "/v1/audit/queries"): _AUDITORS,
+    ("POST", "/v1/audit/queries"): _AUDITORS,
+    ("DELETE", "/v1/audit/queries/{name}"): _AUDITORS,
     ("GET", "/v1/audit/witnesses"): _OVERSEERS,
     ("GET", "/v1/log/checkpoint"): _OVERSEERS,
     ("GET", "/v1/log/tile/{tile}"): _AUDITORS,
@@ -71,10 +82,20 @@ ACCESS: Final[dict[tuple[str, str], frozenset[Role] | Literal["public"]]] = {
     ("DELETE", "/v1/federation/suspensions/{nation}"): _ADMINS,
 }
 
+WHOLE_LOG: Final = frozenset(
+    {
+        ("GET", "/v1/audit/export"),
+        ("GET", "/v1/audit/archive"),
+        ("GET", "/v1/log/tile/{tile}"),
+    }
+)
+"""What gives out entries byte by byte, so that nothing can be withheld: only for those who are cleared for everything."""
+
 
 async def admit(request: Request) -> Identity | None:
     """Who asks, None on a public route; ``Unauthenticated`` or ``Forbidden`` where they may not."""
-    allowed = ACCESS.get((request.method, request.scope["route"].path_format))
+    entry = request.method, request.scope["route"].path_format
+    allowed = ACCESS.get(entry)
     if allowed is None:
         raise Forbidden("Nobody may call this.")
     if allowed == PUBLIC:
@@ -82,6 +103,11 @@ async def admit(request: Request) -> Identity | None:
     identity = await parts_of(request).tokens.identify(request.headers.get("authorization"))
     if identity.roles.isdisjoint(allowed):
         raise Forbidden(f"This needs one of the roles {', '.join(sorted(allowed))}.")
+    if entry in WHOLE_LOG and identity.clearance is not Tlp.RED:
+        raise Forbidden(
+            f"Entries cannot be given out whole to somebody cleared up to TLP:{identity.clearance.value}; "
+            "this needs TLP:RED. GET /v1/audit/entries withholds what you may not see."
+        )
     return identity
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field
 
+from varde_gateway.web.attachment_schemas import ATTACHMENT_EXAMPLE, AttachmentView
 from varde_gateway.web.cap_schemas import CapAlert
 from varde_gateway.web.schemas import (
     EXAMPLE_ID,
@@ -66,6 +67,14 @@ class AlertOrder(RequestModel):
     tlp: Marking = "AMBER"
     share_acknowledgements: bool = False
     alert: dict[str, Any]
+    attachments: Annotated[
+        list[AlertId],
+        Field(
+            default_factory=list,
+            max_length=16,
+            description="Ids of files from `POST /v1/attachments`.",
+        ),
+    ]
 
 
 class WebhookOrder(RequestModel):
@@ -181,6 +190,7 @@ class AlertView(AnswerModel):
                             "at": EXAMPLE_TIME,
                         }
                     ],
+                    "attachments": [ATTACHMENT_EXAMPLE],
                     "author": "operator.ee",
                     "recorded_at": EXAMPLE_TIME,
                     "displayed_at": None,
@@ -195,10 +205,11 @@ class AlertView(AnswerModel):
     sender: NationCode = Field(alias="from")
     to: list[NationCode]
     tlp: Marking
-    state: Literal["sent", "received", "updated", "cancelled"]
-    alert: CapAlert
+    state: Literal["sent", "received", "updated", "cancelled", "erased"]
+    alert: CapAlert | None = Field(description="Null where the content was erased.")
     deliveries: list[Delivery]
     acknowledgements: list[Answer]
+    attachments: list[AttachmentView]
     author: str
     recorded_at: Time
     displayed_at: Time | None
@@ -259,6 +270,14 @@ class UpdateOrder(RequestModel):
     )
 
     alert: dict[str, Any]
+    attachments: Annotated[
+        list[AlertId],
+        Field(
+            default_factory=list,
+            max_length=16,
+            description="Ids of files from `POST /v1/attachments`; those of the original stay with it.",
+        ),
+    ]
 
 
 class CancelOrder(RequestModel):

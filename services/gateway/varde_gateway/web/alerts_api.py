@@ -14,14 +14,17 @@ from varde_gateway.flow.display import note_displayed
 from varde_gateway.flow.draft import (
     order_from_json,
     order_from_xml,
+    parse_attachment_ids,
     parse_marking,
     parse_recipients,
 )
 from varde_gateway.flow.faults import InvalidAt, NotFound, UnsupportedMedia
 from varde_gateway.flow.lifecycle import cancel_alert, update_alert
+from varde_gateway.flow.review import Viewer, check_clearance
 from varde_gateway.flow.send import send_alert
 from varde_gateway.flow.users import Role
 from varde_gateway.store.alerts import find_alert, list_alerts
+from varde_gateway.store.review import allowed_markings
 from varde_gateway.web.alert_schemas import (
     AcknowledgementOrder,
     AcknowledgementView,
@@ -90,6 +93,13 @@ async def send(
         Literal["CLEAR", "GREEN", "AMBER", "AMBER+STRICT", "RED"] | None,
         Query(description="With XML: the TLP 2.0 marking; AMBER where not said."),
     ] = None,
+    attachment: Annotated[
+        list[str] | None,
+        Query(
+            max_length=16,
+            description="With XML: the id of an uploaded file; may stand several times.",
+        ),
+    ] = None,
 ) -> Response:
     """Sign an alert, record it with its deliveries, and answer.
 
@@ -98,10 +108,15 @@ async def send(
     document_id = parts.desk.new_id()
     if media_type_of(request) in _XML_MEDIA_TYPES:
         raw = await request.body()
-        order = order_from_xml(raw, to=_recipients(parts, to), tlp=parse_marking(tlp or "AMBER"))
+        order = order_from_xml(
+            raw,
+            to=_recipients(parts, to),
+            tlp=parse_marking(tlp or "AMBER"),
+            attachments=parse_attachment_ids(attachment or []),
+        )
     elif media_type_of(request) == JSON_MEDIA_TYPE:
         value = await read_json(request)
-        order = order_from_json(parts.desk, value, document_id)
+        order = order_from_json(parts.desk, value, document_id, with_files=True)
     else:
         raise UnsupportedMedia(
             f"Send an alert as {JSON_MEDIA_TYPE} or as CAP 1.2 XML ({CAP_MEDIA_TYPE})."
@@ -122,15 +137,19 @@ async def send(
     responses=answers(200, AlertPage, "A page of alerts."),
 )
 async def list_page(
+    *,
     parts: Node,
+    asking: Asking,
     limit: Limit = 50,
     cursor: CursorText = None,
     direction: Annotated[
         Literal["in", "out"] | None, Query(description="Received, or our own.")
     ] = None,
-    state: Annotated[Literal["sent", "received", "updated", "cancelled"] | None, Query()] = None,
+    state: Annotated[
+        Literal["sent", "received", "updated", "cancelled", "erased"] | None, Query()
+    ] = None,
 ) -> Response:
-    """What this node has sent and received, with deliveries and answers."""
+    """What this node has sent and received, with deliveries and answers; without what is above your clearance."""
     before = parse_number_cursor(cursor)
     now = parts.desk.now_ms()
     items, following = await parts.desk.ledger.read(
@@ -141,6 +160,7 @@ async def list_page(
             direction=direction,
             state=state,
             now_ms=now,
+            markings=allowed_markings(asking.clearance),
         )
     )
     return json_answer({"items": [*items], "next_cursor": format_cursor(following)})
@@ -170,6 +190,7 @@ async def read(
     When an officer reads a received alert for the first time, its sender is told that it was displayed.
     """
     form = choose_media_type(accept, (JSON_MEDIA_TYPE, CAP_MEDIA_TYPE))
+    await check_clearance(parts.desk, Viewer(asking.username, asking.clearance), alert_id)
     alert = await _find(parts, alert_id, sender)
     if (
         Role.OFFICER in asking.roles
@@ -179,6 +200,8 @@ async def read(
         await note_displayed(parts.desk, Nation(str(alert["from"])), alert_id, asking.username)
         alert = await _find(parts, alert_id, sender)
     if form == CAP_MEDIA_TYPE:
+        if alert["alert"] is None:
+            raise NotFound(f"The content of alert {alert_id} was erased; only its facts are left.")
         return Response(format_cap_xml(parse_alert(alert["alert"])), media_type=CAP_MEDIA_TYPE)
     return json_answer(alert)
 
@@ -229,6 +252,7 @@ async def update(
         parts.desk,
         alert_id,
         order.alert,
+        attachments=tuple(order.attachments),
         author=asking.username,
         claim=await read_claim(request, asking, key),
     )

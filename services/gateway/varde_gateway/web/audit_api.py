@@ -1,30 +1,19 @@
-"""The audit log: entries to read, and checkpoints and proofs in C2SP's own text."""
+"""The audit log: checkpoints and proofs in C2SP's own text. Its entries are read in ``review_api``."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
-from varde.auditlog import AuditKind
 from varde.encoding import MAX_INTEGER
 from varde_gateway.flow.trail import (
     checkpoint,
     consistency,
     export_lines,
     inclusion,
-    list_entries,
 )
-from varde_gateway.web.answers import answers, json_answer, text_answer, text_answers
-from varde_gateway.web.deps import (
-    Asking,
-    CursorText,
-    Limit,
-    Node,
-    format_cursor,
-    parse_number_cursor,
-)
-from varde_gateway.web.moments import Moment, parse_moment
-from varde_gateway.web.node_schemas import AuditPage
+from varde_gateway.web.answers import text_answer, text_answers
+from varde_gateway.web.deps import Asking, Node
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
@@ -32,43 +21,6 @@ _CHECKPOINT = (
     "varde.example/ee\n18\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n"
     "— varde.example/ee Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=\n"
 )
-Text160 = Annotated[str | None, Query(min_length=1, max_length=160, pattern=r"^[^\x00]*$")]
-
-
-@router.get(
-    "/entries",
-    summary="List entries",
-    responses=answers(200, AuditPage, "A page of entries, in the order of the log."),
-)
-async def entries(
-    *,
-    parts: Node,
-    limit: Limit = 50,
-    cursor: CursorText = None,
-    kind: Annotated[AuditKind | None, Query()] = None,
-    actor: Text160 = None,
-    subject: Text160 = None,
-    begin: Annotated[
-        Moment | None, Query(alias="from", description="At this time or later.")
-    ] = None,
-    until: Annotated[Moment | None, Query(description="Before this time.")] = None,
-) -> Response:
-    """Who did what when, by kind, actor, subject (an id or a digest) and time."""
-    after = parse_number_cursor(cursor)
-    from_ms, until_ms = parse_moment("from", begin), parse_moment("until", until)
-    items, following = await parts.desk.ledger.read(
-        lambda connection: list_entries(
-            connection,
-            limit=limit,
-            after_index=after,
-            kind=kind,
-            actor=actor,
-            subject=subject,
-            from_ms=from_ms,
-            until_ms=until_ms,
-        )
-    )
-    return json_answer({"items": [*items], "next_cursor": format_cursor(following)})
 
 
 @router.get(

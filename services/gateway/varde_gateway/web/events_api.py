@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from varde.encoding import MAX_INTEGER, format_json, parse_decimal
 from varde.errors import Malformed
 from varde_gateway.flow.faults import InvalidAt, Unauthenticated
+from varde_gateway.flow.review import events_for
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.transaction import Event
 from varde_gateway.web.deps import Node
@@ -85,10 +86,11 @@ async def _stream(
             if parts.closing.is_set() or not (events or wait):
                 return
             try:
-                await parts.tokens.identify(authorization)
+                identity = await parts.tokens.identify(authorization)
             except Unauthenticated:
                 return
-            yield b"".join(format_event(event) for event in events) or b":\n\n"
+            shown = await events_for(parts.desk, identity.clearance, events)
+            yield b"".join(format_event(event) for event in shown) or b":\n\n"
 
 
 def format_event(event: Event) -> bytes:

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import Depends, FastAPI
 
+from varde.blob import MAX_ATTACHMENT_BYTES
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.notify import EventFeed
 from varde_gateway.flow.ports import Broker
@@ -17,14 +18,18 @@ from varde_gateway.flow.rates import Rates
 from varde_gateway.flow.sense import Sense
 from varde_gateway.flow.sign_in import SignIn
 from varde_gateway.flow.users import Standings
+from varde_gateway.store.attachment_files import AttachmentFiles
 from varde_gateway.telemetry import Metrics
 from varde_gateway.web import (
     alerts_api,
+    attachments_api,
     audit_api,
     auth_api,
     events_api,
+    evidence_api,
     federation_api,
     health_api,
+    review_api,
     roster_api,
     sensors_api,
     users_api,
@@ -67,6 +72,7 @@ def create_api(  # noqa: PLR0917 -- called once, by app.py
     metrics: Metrics,
     token_key: Ed25519PrivateKey,
     settings: ApiSettings,
+    files: AttachmentFiles,
 ) -> FastAPI:
     """The application; ``end_streams`` before the server stops."""
     rates = Rates()
@@ -84,6 +90,7 @@ def create_api(  # noqa: PLR0917 -- called once, by app.py
         feed=feed,
         broker=broker,
         metrics=metrics,
+        files=files,
         tokens=Tokens(
             token_key,
             desk.nation,
@@ -104,13 +111,20 @@ def create_api(  # noqa: PLR0917 -- called once, by app.py
         closing=asyncio.Event(),
     )
     register_problems(api)
-    api.add_middleware(Gate, max_body_bytes=MAX_BODY_BYTES, metrics=metrics)
+    api.add_middleware(
+        Gate,
+        max_body_bytes=MAX_BODY_BYTES,
+        larger={("POST", "/v1/attachments"): MAX_ATTACHMENT_BYTES},
+        metrics=metrics,
+    )
     for routes in (
         alerts_api,
+        attachments_api,
         events_api,
         sensors_api,
         users_api,
         audit_api,
+        review_api,
         witness_api,
         federation_api,
         roster_api,

@@ -4,6 +4,7 @@ Plain ASGI: it costs a few microseconds.
 """
 
 import time
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
@@ -14,7 +15,9 @@ from varde_gateway.flow.faults import TooLarge
 from varde_gateway.telemetry import Metrics
 from varde_gateway.web.errors import INTERNAL, PROBLEMS, problem_response
 
-_STREAMS: Final = frozenset({"/v1/events", "/v1/audit/export"})
+_STREAMS: Final = frozenset(
+    {"/v1/events", "/v1/audit/export", "/v1/attachments", "/v1/attachments/{attachment_id}"}
+)
 _HEADERS: Final = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -27,10 +30,18 @@ _log = structlog.get_logger("web")
 class Gate:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, metrics: Metrics) -> None:
-        """Bodies of more than ``max_body_bytes`` are refused, announced or not."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_body_bytes: int,
+        larger: Mapping[tuple[str, str], int],
+        metrics: Metrics,
+    ) -> None:
+        """Bodies of more than ``max_body_bytes`` are refused, announced or not; ``larger`` by method and path."""
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._larger = larger
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,27 +77,28 @@ class Gate:
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         received = 0
+        most = self._larger.get((scope["method"], scope["path"]), self._max_body_bytes)
 
         async def receive_bounded() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._max_body_bytes:
-                raise self._too_large()
+            if received > most:
+                raise _too_large(most)
             return message
 
-        if self._announces_too_much(scope):
-            fault = self._too_large()
+        if _announces_too_much(scope, most):
+            fault = _too_large(most)
             answer = problem_response(PROBLEMS[TooLarge], fault.detail, scope["path"])
             await answer(scope, receive, send)
         else:
             await self._app(scope, receive_bounded, send)
 
-    def _announces_too_much(self, scope: Scope) -> bool:
-        announced = Headers(scope=scope).get("content-length", "")
-        return announced.isdecimal() and (
-            len(announced) > len(str(self._max_body_bytes)) or int(announced) > self._max_body_bytes
-        )
 
-    def _too_large(self) -> TooLarge:
-        return TooLarge(f"A request has at most {self._max_body_bytes} bytes.")
+def _announces_too_much(scope: Scope, most: int) -> bool:
+    announced = Headers(scope=scope).get("content-length", "")
+    return announced.isdecimal() and (len(announced) > len(str(most)) or int(announced) > most)
+
+
+def _too_large(most: int) -> TooLarge:
+    return TooLarge(f"A request has at most {most} bytes here.")

@@ -28,6 +28,7 @@ class AuditEntry(AnswerModel):
                     "subjects": [{"label": "document", "value": EXAMPLE_ID}],
                     "detail": "FI,LV",
                     "hash": "1p6gJb6vvB3vEm5Nz7a4Wj0q0w0j1c2nXk3m8k5l9aQ",
+                    "withheld": False,
                 }
             ]
         }
@@ -40,13 +41,18 @@ class AuditEntry(AnswerModel):
     subjects: list[Subject]
     detail: str
     hash: str
+    withheld: bool = Field(
+        description="About an alert above your clearance: without its subjects and its detail."
+    )
 
 
 class AuditPage(AnswerModel):
-    """Entries in the order of the log."""
+    """Entries in the order asked for."""
 
     items: list[AuditEntry]
-    next_cursor: str | None
+    next_cursor: str | None = Field(
+        description="Null at the end. A page may be shorter than the limit, even empty, where much was looked through."
+    )
 
 
 class RosterFacts(AnswerModel):

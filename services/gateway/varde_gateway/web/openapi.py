@@ -21,6 +21,7 @@ from varde_gateway.web.alert_schemas import (
     WebhookOrder,
 )
 from varde_gateway.web.errors import PROBLEM_MEDIA_TYPE, PROBLEMS, problem_type
+from varde_gateway.web.review_schemas import ErasureOrder, QueryOrder
 from varde_gateway.web.roster_schemas import ProposalOrder, SuspensionOrder, VoteOrder
 from varde_gateway.web.schemas import (
     AnswerModel,
@@ -34,8 +35,10 @@ _BODIES: Final = (
     AcknowledgementOrder,
     AlertOrder,
     CancelOrder,
+    ErasureOrder,
     ProblemDetails,
     ProposalOrder,
+    QueryOrder,
     SensorOrder,
     SignInForm,
     SuspensionOrder,

@@ -11,6 +11,7 @@ from varde_gateway.flow.ports import Broker
 from varde_gateway.flow.sense import Sense
 from varde_gateway.flow.sign_in import SignIn
 from varde_gateway.flow.users import Standings
+from varde_gateway.store.attachment_files import AttachmentFiles
 from varde_gateway.telemetry import Metrics
 from varde_gateway.web.auth import Tokens
 
@@ -23,6 +24,7 @@ class Parts:
     feed: EventFeed
     broker: Broker
     metrics: Metrics
+    files: AttachmentFiles
     tokens: Tokens
     standings: Standings
     sign_in: SignIn

@@ -128,13 +128,13 @@ def _note_nations() -> None:
         ).all()
         if not rows:
             return
-        after = rows[-1].index
+        after = rows[-1][0]
         named = []
-        for row in rows:
-            value = json.loads(row.leaf)
+        for index, text in rows:
+            value = json.loads(text)
             nation = value["actor"].partition("/")[0]
             if _NATION.fullmatch(nation) and ["nation", nation] not in value["subjects"]:
-                named.append({"index": row.index, "label": "nation", "value": nation})
+                named.append({"index": index, "label": "nation", "value": nation})
         if named:
             connection.execute(sa.insert(subject), named)
 

@@ -1,0 +1,465 @@
+"""``varde audit search | trail | statistics | archive | erase``, and the filtered forms of ``varde audit export``.
+
+Everything goes through the node's API, as the user who signs in; what that user may not see is not here either.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
+
+import httpx
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from varde import evidence
+from varde.encoding import encode_base64url, sha256_base64url
+from varde.errors import VardeError
+from varde_gateway.cli.command import JsonOption, print_json
+from varde_gateway.cli.exits import Exit, fail
+from varde_gateway.cli.node_client import (
+    DemoOption,
+    NationOption,
+    NodeClient,
+    PasswordFileOption,
+    PasswordOption,
+    SignIn,
+    UrlOption,
+    UsernameOption,
+    find_sign_in,
+    signed_in,
+)
+
+MAX_PAGE: Final = 200
+_END: Final = '{"end":'
+_NUMBERS: Final = {"p50": "p50 ms", "p90": "p90 ms", "p99": "p99 ms", "count": "count"}
+
+
+class ExportFormat(StrEnum):
+    """``log`` is the whole log for ``varde audit verify``; the others are entries for people and programs."""
+
+    LOG = "log"
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+class Order(StrEnum):
+    """Which entries come first."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+
+
+KindOption = Annotated[
+    list[str] | None,
+    typer.Option("--kind", help="Such as sent, refused, signed_in; may be repeated."),
+]
+ActorOption = Annotated[str | None, typer.Option("--actor", help="Who did it, exactly.")]
+AlertOption = Annotated[str | None, typer.Option("--alert", help="About the alert of this id.")]
+AboutOption = Annotated[str | None, typer.Option("--about", help="By this nation, or naming it.")]
+TextOption = Annotated[
+    str | None, typer.Option("--text", help="Somewhere in the detail or the subjects.")
+]
+FromOption = Annotated[
+    str | None, typer.Option("--from", help="At this time or later: 2026-03-01 or RFC 3339.")
+]
+UntilOption = Annotated[
+    str | None, typer.Option("--until", help="Before this time: 2026-04-01 or RFC 3339.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make the commands of this module commands of ``varde audit``."""
+    for command in (search, trail, statistics, archive, erase):
+        app.command()(command)
+
+
+def search(
+    *,
+    kind: KindOption = None,
+    actor: ActorOption = None,
+    alert: AlertOption = None,
+    about: AboutOption = None,
+    text: TextOption = None,
+    begin: FromOption = None,
+    until: UntilOption = None,
+    order: Annotated[Order, typer.Option("--order")] = Order.NEWEST,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000)] = 50,
+    url: UrlOption = None,
+    username: UsernameOption = None,
+    password: PasswordOption = None,
+    password_file: PasswordFileOption = None,
+    demo: DemoOption = None,
+    nation: NationOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search the audit log of a node, as an auditor; that you looked is recorded in it.
+
+    Examples: varde audit search --kind refused --about FI --demo demo --nation EE |
+    varde audit search --text expired --from 2026-03-01 --url http://127.0.0.1:18400 --username auditor.ee
+    """
+    wanted = filter_parameters(kind, actor, alert, about, text, begin, until)
+    sign_in = _sign_in("auditor", url, username, password, password_file, demo, nation)
+    found: list[dict[str, Any]] = []
+    with signed_in(sign_in) as node:
+        cursor: str | None = ""
+        while cursor is not None and len(found) < limit:
+            size = min(MAX_PAGE, limit - len(found))
+            page = [("order", order.value), ("limit", str(size))]
+            page += [("cursor", cursor)] if cursor else []
+            answer = node.get(f"/v1/audit/entries?{urlencode([*wanted, *page])}")
+            found += answer["items"]
+            cursor = answer["next_cursor"]
+    if as_json:
+        print_json({"items": found, "more": cursor is not None})
+        return
+    for each in found:
+        print(_entry_line(each))
+    more = " There are more: raise --limit." if cursor is not None else ""
+    print(f"{len(found)} entries.{more}", file=sys.stderr)
+
+
+def trail(
+    *,
+    alert_id: Annotated[str, typer.Argument(metavar="ID", help="The alert's id.")],
+    url: UrlOption = None,
+    username: UsernameOption = None,
+    password: PasswordOption = None,
+    password_file: PasswordFileOption = None,
+    demo: DemoOption = None,
+    nation: NationOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Follow one alert across the nodes: who had it when, by whose clock, over which way, with the delays.
+
+    Example: varde audit trail 0197a3c2-5b1e-7c3d-8e4f-0a1b2c3d4e5f --demo demo --nation EE
+    """
+    sign_in = _sign_in("auditor", url, username, password, password_file, demo, nation)
+    with signed_in(sign_in) as node:
+        found = node.get(f"/v1/alerts/{alert_id}/trail")
+    if as_json:
+        print_json(found)
+        return
+    console = Console()
+    console.print(_nations_table(found))
+    for each in found["timeline"]:
+        way = f" via {','.join(each['via'])}" if each["via"] else ""
+        index = "" if each["index"] is None else f" #{each['index']}"
+        line = (
+            f"{each['at']} by {each['clock']}'s clock  {each['nation']:<4} {each['step']:<13} "
+            f"{each['actor']} {each['detail']}{way} ({each['source']}{index})"
+        )
+        console.print(Text(_printable(line)), soft_wrap=True)
+
+
+def statistics(
+    *,
+    begin: FromOption = None,
+    until: UntilOption = None,
+    url: UrlOption = None,
+    username: UsernameOption = None,
+    password: PasswordOption = None,
+    password_file: PasswordFileOption = None,
+    demo: DemoOption = None,
+    nation: NationOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Count and measure: entries, alerts, delays per nation, refusals, what was not answered.
+
+    Example: varde audit statistics --from 2026-03-01 --until 2026-04-01 --demo demo --nation EE
+    """
+    sign_in = _sign_in("auditor", url, username, password, password_file, demo, nation)
+    wanted = filter_parameters(None, None, None, None, None, begin, until)
+    with signed_in(sign_in) as node:
+        found = node.get(f"/v1/audit/statistics?{urlencode(wanted)}")
+    if as_json:
+        print_json(found)
+        return
+    console = Console()
+    for title, counts in (("Entries", found["entries"]), *_alert_counts(found["alerts"])):
+        words = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+        console.print(Text(f"{title}: {words}"), soft_wrap=True)
+    for title, rows in (
+        ("Delivery", found["delivery_ms"]),
+        ("Acknowledgement", found["acknowledgement_ms"]),
+    ):
+        console.print(_figures_table(title, rows))
+    for each in found["deliveries"]:
+        states = ", ".join(f"{name} {count}" for name, count in each["states"].items())
+        more = f"{each['overdue']} overdue, {each['through_others']} through others"
+        console.print(Text(f"To {each['nation']}: {states}; {more}"), soft_wrap=True)
+    for each in found["refusals"]:
+        line = f"Refused from {each['link']}: {each['reason']} {each['count']}"
+        console.print(Text(_printable(line)), soft_wrap=True)
+
+
+def archive(
+    *,
+    until: Annotated[str, typer.Option("--until", help="Up to this time: 2026-03-01 or RFC 3339.")],
+    out: Annotated[Path, typer.Option("--out", help="The file for the log; documents go beside.")],
+    url: UrlOption = None,
+    username: UsernameOption = None,
+    password: PasswordOption = None,
+    password_file: PasswordFileOption = None,
+    demo: DemoOption = None,
+    nation: NationOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take the log and the documents up to a checkpoint away, verify both, and have their digests logged.
+
+    Writes FILE (for 'varde audit verify') and FILE.documents (JSON Lines). Example:
+    varde audit archive --until 2026-03-01 --out EE-2026-02.jsonl --demo demo --nation EE
+    """
+    sign_in = _sign_in("auditor", url, username, password, password_file, demo, nation)
+    documents = out.with_name(f"{out.name}.documents")
+    drafts = [each.with_name(f".{each.name}.part") for each in (out, documents)]
+    with signed_in(sign_in) as node:
+        query = urlencode([("until", moment(until))])
+        with node.stream(f"/v1/audit/archive?{query}") as answer:
+            digests, count = _split(answer, *drafts)
+        logged = node.get(
+            f"/v1/audit/entries?{urlencode([('kind', 'archived'), ('subject', digests[0])])}"
+        )["items"]
+    verdict = _verdict(drafts[0])
+    if not logged:
+        fail(
+            Exit.FAILED, f"The node has not logged the digest {digests[0]}: take the archive anew."
+        )
+    if verdict is None or not verdict.intact:
+        fail(Exit.FAILED, f"The log in {drafts[0]} is not intact: see 'varde audit verify'.")
+    for draft, file in zip(drafts, (out, documents), strict=True):
+        draft.replace(file)
+    if as_json:
+        print_json(
+            {
+                "log": str(out),
+                "documents": str(documents),
+                "entries": verdict.entries,
+                "document_count": count,
+                "log_digest": digests[0],
+                "documents_digest": digests[1],
+                "logged_as": logged[-1]["index"],
+            }
+        )
+    else:
+        print(
+            f"{out}: {verdict.entries} entries, intact, SHA-256 {digests[0]}\n"
+            f"{documents}: {count} documents, each as its digest says, SHA-256 {digests[1]}\n"
+            f"Logged as entry {logged[-1]['index']}."
+        )
+
+
+def erase(
+    *,
+    alert: Annotated[str, typer.Option("--alert", help="The alert's id.")],
+    reason: Annotated[
+        str, typer.Option("--reason", help="The law or the order; it is logged for ever.")
+    ],
+    url: UrlOption = None,
+    username: UsernameOption = None,
+    password: PasswordOption = None,
+    password_file: PasswordFileOption = None,
+    demo: DemoOption = None,
+    nation: NationOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Erase the content of one alert at this node, as an administrator; its log entries stay.
+
+    Example: varde audit erase --alert 0197a3c2-5b1e-7c3d-8e4f-0a1b2c3d4e5f --reason "Order 17/2026" --demo demo --nation EE
+    """
+    sign_in = _sign_in("admin", url, username, password, password_file, demo, nation)
+    with signed_in(sign_in) as node:
+        found = node.post(f"/v1/alerts/{alert}/erase", json={"reason": reason})
+    if as_json:
+        print_json(found)
+    elif found["state"] == "waiting":
+        print(f"{alert}: asked for; another administrator must confirm it with the same command.")
+    else:
+        print(f"{alert}: the content is erased at this node; its entries in the log stay.")
+
+
+def filter_parameters(  # noqa: PLR0917 -- the options of a command, in their order
+    kind: list[str] | None,
+    actor: str | None,
+    alert: str | None,
+    about: str | None,
+    text: str | None,
+    begin: str | None,
+    until: str | None,
+) -> list[tuple[str, str]]:
+    """The query of ``/v1/audit/entries``."""
+    given = {
+        "actor": actor,
+        "alert": alert,
+        "nation": about,
+        "text": text,
+        "from": moment(begin) if begin else None,
+        "until": moment(until) if until else None,
+    }
+    return [
+        *(("kind", each) for each in kind or ()),
+        *((name, value) for name, value in given.items() if value),
+    ]
+
+
+def moment(text: str) -> str:
+    """A bare date is its first moment, UTC; anything else is the node's to judge."""
+    return text if "T" in text else f"{text}T00:00:00Z"
+
+
+def export_entries(
+    node: NodeClient, form: ExportFormat, wanted: list[tuple[str, str]], out: Path
+) -> int:
+    """Write what the filter finds to ``out``, as it comes; how many lines there are."""
+    draft = out.with_name(f".{out.name}.part")
+    query = urlencode([*wanted, ("format", form.value)])
+    with (
+        node.stream(f"/v1/audit/entries?{query}") as answer,
+        draft.open("wb") as file,
+        _progress("exporting") as bar,
+    ):
+        task, lines = bar.add_task("", lines=0), 0
+        for chunk in answer.iter_bytes():
+            file.write(chunk)
+            lines += chunk.count(b"\n")
+            bar.update(task, lines=lines)
+    draft.replace(out)
+    return lines
+
+
+def _split(answer: httpx.Response, log: Path, documents: Path) -> tuple[tuple[str, str], int]:
+    digests = hashlib.sha256(), hashlib.sha256()
+    count, ended = 0, False
+    with log.open("wb") as first, documents.open("wb") as second, _progress("archiving") as bar:
+        task = bar.add_task("", lines=0)
+        for lines, line in enumerate(_lines(answer), 1):
+            part = 1 if ended else 0
+            (first, second)[part].write(line)
+            digests[part].update(line)
+            if ended:
+                _check_document(line)
+                count += 1
+            ended = ended or line.startswith(_END.encode())
+            if lines % 1000 == 0:
+                bar.update(task, lines=lines)
+    if not ended:
+        fail(Exit.FAILED, "The node broke off: the log has no end. Take the archive anew.")
+    log_digest, documents_digest = (encode_base64url(each.digest()) for each in digests)
+    return (log_digest, documents_digest), count
+
+
+def _lines(answer: httpx.Response) -> Iterator[bytes]:
+    rest = b""
+    for chunk in answer.iter_bytes():
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from (line + b"\n" for line in whole)
+    if rest:
+        yield rest
+
+
+def _check_document(line: bytes) -> None:
+    document = json.loads(line)
+    if sha256_base64url(document["raw"].encode()) != document["digest"]:
+        fail(Exit.FAILED, f"The document {document['document']} is not what its digest says.")
+
+
+def _verdict(log: Path) -> evidence.Verdict | None:
+    with log.open("r", encoding="utf-8", newline="\n") as lines:
+        try:
+            for report in evidence.verify_export(lines):
+                if isinstance(report, evidence.Verdict):
+                    return report
+        except VardeError as error:
+            fail(Exit.FAILED, f"{log}: {error.detail}")
+    return None
+
+
+def _progress(what: str) -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        SpinnerColumn(),
+        TextColumn(f"{what} {{task.fields[lines]}} lines"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def _sign_in(  # noqa: PLR0917 -- the same options in every command
+    role: str,
+    url: str | None,
+    username: str | None,
+    password: str | None,
+    password_file: Path | None,
+    demo: Path | None,
+    nation: str | None,
+) -> SignIn:
+    return find_sign_in(
+        role,
+        url=url,
+        username=username,
+        password=password,
+        password_file=password_file,
+        demo=demo,
+        nation=nation,
+    )
+
+
+def _entry_line(entry: dict[str, Any]) -> str:
+    subjects = " ".join(f"{each['label']}:{each['value']}" for each in entry["subjects"])
+    said = "(withheld)" if entry["withheld"] else f"{subjects} {entry['detail']}".strip()
+    return _printable(
+        f"{entry['index']:>8} {entry['at']} {entry['kind']:<17} {entry['actor']:<16} {said}"
+    )
+
+
+def _nations_table(found: dict[str, Any]) -> Table:
+    table = Table(
+        "nation", "state", "clock", "via", title=f"Alert {found['id']} seen from {found['node']}"
+    )
+    for name in ("queued→sent", "sent→delivered", "→displayed", "→acknowledged", "total"):
+        table.add_column(f"{name} ms", justify="right")
+    for each in found["nations"]:
+        delays = each["delays"]
+        late = " overdue" if each["overdue"] else ""
+        cells = [
+            delays.get("queued_to_sent_ms"),
+            delays.get("sent_to_delivered_ms"),
+            delays.get("delivered_to_displayed_ms"),
+            delays.get("displayed_to_acknowledged_ms", delays.get("delivered_to_acknowledged_ms")),
+            each["total_ms"],
+        ]
+        table.add_row(
+            each["nation"],
+            each["state"] + late,
+            each["clock"],
+            ",".join(each["via"]) or "direct",
+            *("" if cell is None else str(cell) for cell in cells),
+        )
+    return table
+
+
+def _figures_table(title: str, rows: list[dict[str, Any]]) -> Table:
+    table = Table("nation", title=title)
+    for name in _NUMBERS.values():
+        table.add_column(name, justify="right")
+    for each in rows:
+        table.add_row(each["nation"], *(str(each[name]) for name in _NUMBERS))
+    return table
+
+
+def _alert_counts(alerts: dict[str, dict[str, int]]) -> list[tuple[str, dict[str, int]]]:
+    return [(f"Alerts by {name}", counts) for name, counts in alerts.items()]
+
+
+def _printable(line: str) -> str:
+    # What a stranger wrote may be quoted in an entry; it must not steer the terminal.
+    return "".join(each if each.isprintable() else "\ufffd" for each in line)

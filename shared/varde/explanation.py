@@ -1,0 +1,78 @@
+"""What the verdict on an exported log means, step by step, in plain words. Protocol section 10.5."""
+
+from typing import Final
+
+from varde.attestation import Outcome, Step
+from varde.evidence import Fault, Verdict
+
+_KEYS: Final = "keys"
+_ENTRIES: Final = "entries"
+_CHECKPOINTS: Final = "checkpoints"
+_WITNESSES: Final = "witnesses"
+
+
+def explain_log(verdict: Verdict) -> tuple[Step, ...]:
+    """The steps in order: by which keys, every entry, the signed checkpoints, the witnesses."""
+    return (_keys(verdict), *_entries(verdict), _checkpoints(verdict), _witnesses(verdict))
+
+
+def _keys(verdict: Verdict) -> Step:
+    newest = None if verdict.lineage is None else verdict.lineage.newest
+    if any(each.fault is Fault.BAD_ROSTER for each in verdict.findings):
+        said = "The rosters do not hold (see below): the log's key was taken from the file itself."
+        return Step(_KEYS, Outcome.FAILED, "the header", said)
+    if verdict.keys_pinned:
+        said = f"The key of {verdict.origin} is one that you gave, or that the members voted for."
+        if newest is not None:
+            said += f" The file's rosters go to version {newest.version}."
+        return Step(_KEYS, Outcome.OK, "the header", said)
+    said = (
+        f"The key of {verdict.origin} follows from the file alone, with the genesis fingerprint {verdict.genesis}. "
+        "Compare that with the one that was told out of band, or give --genesis, --roster or --key: whoever made "
+        "the file could have made the key."
+    )
+    return Step(_KEYS, Outcome.WARNING, "the header", said)
+
+
+def _entries(verdict: Verdict) -> list[Step]:
+    steps = [
+        Step(each.fault.value, Outcome.FAILED, _place(each.first, each.last), f"{each.detail}.")
+        for each in verdict.findings
+    ]
+    if not steps:
+        said = f"All {verdict.entries} entries stand in their order, none missing, and have the hashes of the tree."
+        steps.append(Step(_ENTRIES, Outcome.OK, "the entries", said))
+    steps += [
+        Step(each.fault.value, Outcome.WARNING, _place(each.first, each.last), f"{each.detail}.")
+        for each in verdict.warnings
+    ]
+    return steps
+
+
+def _checkpoints(verdict: Verdict) -> Step:
+    said = (
+        f"{verdict.nation} has signed {verdict.checkpoints} checkpoints that match; the newest is over "
+        f"{verdict.signed_entries} entries. None of these can be changed or taken away any more without its showing."
+    )
+    return Step(_CHECKPOINTS, Outcome.OK, "the checkpoints", said)
+
+
+def _witnesses(verdict: Verdict) -> Step:
+    found = verdict.attested
+    if found is None:
+        said = (
+            "No cosignature of another nation could be checked: the log rests on the word of "
+            f"{verdict.nation} alone, who may have shown another history to somebody else."
+        )
+        return Step(_WITNESSES, Outcome.WARNING, "the checkpoints", said)
+    names = ", ".join(sorted(found.witnesses)) or "none"
+    said = (
+        f"{len(found.witnesses)} of the {found.others} other members ({names}) have cosigned the checkpoint of "
+        f"{found.checkpoint.size} entries; a majority is {found.needed}."
+    )
+    outcome = Outcome.OK if found.witnessed else Outcome.WARNING
+    return Step(_WITNESSES, outcome, "the checkpoints", said)
+
+
+def _place(first: int, last: int) -> str:
+    return f"entry {first}" if first == last else f"entries {first} to {last}"
