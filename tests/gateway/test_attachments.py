@@ -28,26 +28,35 @@ from varde_gateway.flow.attach import (
     read_file,
     store_upload,
 )
-from varde_gateway.flow.attachments import (
+from varde_gateway.flow.attachments import LONGEST_RETRY_SECONDS, Window, fetch_due
+from varde_gateway.flow.faults import (
+    Conflict,
+    Forbidden,
+    Invalid,
+    InvalidAt,
+    NotFound,
+    TooLarge,
+    Unavailable,
+)
+from varde_gateway.flow.offer import (
+    FORGET_SECONDS,
     GRACE_SECONDS,
-    LONGEST_RETRY_SECONDS,
     LOOK_AGAIN_SECONDS,
     UNNAMED_KEPT_SECONDS,
-    Window,
-    fetch_due,
     forget_files,
     offer_due,
 )
-from varde_gateway.flow.faults import Conflict, Invalid, InvalidAt, NotFound, TooLarge, Unavailable
+from varde_gateway.flow.review import Viewer
 from varde_gateway.flow.send import Order, send_alert
 from varde_gateway.flow.trail import list_entries
 from varde_gateway.store.alerts import find_alert
-from varde_gateway.store.attachments import unlink_attachments
 from varde_gateway.store.tables import attachments_table, documents_table
 
 pytestmark = pytest.mark.asyncio
 CONTENT = bytes(range(256)) * 2000
 """Four chunks, the last one short."""
+
+VIEWER = Viewer("operator.ee", Tlp.RED)
 
 
 @asynccontextmanager
@@ -101,7 +110,7 @@ async def files_of(node: Node, alert_id: str) -> list[dict[str, Any]]:
 
 
 async def content_of(node: Node, attachment_id: str) -> bytes:
-    stored = await find_file(node.desk, attachment_id)
+    stored = await find_file(node.desk, VIEWER, attachment_id)
     found = await read_file(node.desk, node.files, stored)
     return b"".join([piece async for piece in found])
 
@@ -411,9 +420,7 @@ async def test_an_upload_that_is_not_sent_is_deleted_after_a_day_and_a_sent_one_
         assert [each.name for each in estonian.files._folder.iterdir()] == [sent_id]
         with pytest.raises(InvalidAt):
             await send(estonian, [FI], [unsent_id])
-        await estonian.desk.ledger.write(lambda tx: unlink_attachments(tx, EE, alert_id))
-        with pytest.raises(NotFound):
-            await content_of(estonian, sent_id)
+        assert (await files_of(estonian, alert_id))[0]["id"] == sent_id
 
 
 async def test_what_a_crash_left_on_the_disk_is_deleted_and_what_is_under_way_is_not(
@@ -424,7 +431,7 @@ async def test_what_a_crash_left_on_the_disk_is_deleted_and_what_is_under_way_is
         left, under_way = DocumentId("0-left"), DocumentId("0-under-way")
         for each in (left, under_way):
             estonian.files.write_chunk(each, 0, b"x")
-        long_ago = clock() / 1000 - UNNAMED_KEPT_SECONDS - 1
+        long_ago = clock() / 1000 - FORGET_SECONDS - 1
         os.utime(estonian.files._folder / f"{left}.part", (long_ago, long_ago))
         os.utime(estonian.files._folder / f"{under_way}.part", (clock() / 1000, clock() / 1000))
         await forget_files(estonian.desk, estonian.files)
@@ -532,3 +539,33 @@ async def test_alerts_that_wait_go_before_parts(new_database: Callable[[], str])
             await finnish.work()
             assert len(finnish.broker.asked) == asked
         assert fetching.result()
+
+
+async def test_a_received_file_that_the_disk_lost_is_fetched_again(
+    new_database: Callable[[], str],
+) -> None:
+    async with three_nations(new_database) as (nodes, clock):
+        alert_id = await sent_to_finland(nodes)
+        await fetch(nodes[FI])
+        (file,) = await files_of(nodes[FI], alert_id)
+        (nodes[FI].files._folder / file["id"]).unlink()
+        await offer(nodes[FI])
+        (waiting,) = await files_of(nodes[FI], alert_id)
+        assert (waiting["state"], waiting["received"]) == ("waiting", 0)
+        clock.forward(1)
+        assert await fetch(nodes[FI])
+        assert await content_of(nodes[FI], file["id"]) == CONTENT
+
+
+async def test_who_is_not_cleared_for_the_alert_is_not_given_its_file(
+    new_database: Callable[[], str],
+) -> None:
+    async with three_nations(new_database) as (nodes, _):
+        desk = nodes[EE].desk
+        upload_id = await upload(nodes[EE])
+        with pytest.raises(NotFound):
+            await find_file(desk, Viewer("officer.ee", Tlp.RED), upload_id)
+        await send(nodes[EE], [FI], [upload_id])
+        with pytest.raises(Forbidden, match="TLP:AMBER"):
+            await find_file(desk, Viewer("officer.ee", Tlp.GREEN), upload_id)
+        assert (await find_file(desk, Viewer("officer.ee", Tlp.AMBER), upload_id)).id == upload_id

@@ -1,6 +1,8 @@
 """The ``varde`` command as a person or a script meets it: help, output, exit numbers, and what it says to do next."""
 
 import asyncio
+import base64
+import hashlib
 import http.server
 import json
 import os
@@ -47,6 +49,7 @@ class Node(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answers)
         self.asked: list[tuple[str, dict[str, str], bytes]] = []
         self.answers: dict[str, tuple[int, Any]] = {}
+        self.headers: dict[str, str] = {}
 
     @property
     def url(self) -> str:
@@ -75,6 +78,8 @@ class _Answers(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(raw)))
+        for name, text in self.server.headers.items():
+            self.send_header(name, text)
         self.end_headers()
         self.wfile.write(raw)
 
@@ -121,7 +126,20 @@ def test_a_mistyped_command_is_answered_with_the_nearest() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["demo", "send", "ack", "attachment", "watch", "audit", "init", "roster", "up", "gateway", "relay", "doctor"],
+    [
+        "demo",
+        "send",
+        "ack",
+        "attachment",
+        "watch",
+        "audit",
+        "init",
+        "roster",
+        "up",
+        "gateway",
+        "relay",
+        "doctor",
+    ],
 )
 def test_every_command_has_help_with_an_example_or_subcommands(command: str) -> None:
     done = varde(command, "--help")
@@ -417,7 +435,9 @@ def test_an_exercise_in_the_live_lines_never_looks_like_the_real_thing() -> None
     assert "ACTUAL" not in describe("EE", "alert", {**alert, "status": "Actual"})
 
 
-def test_send_uploads_its_files_first_and_names_them(node: Node, demo: Path, tmp_path: Path) -> None:
+def test_send_uploads_its_files_first_and_names_them(
+    node: Node, demo: Path, tmp_path: Path
+) -> None:
     node.answers["/v1/alerts"] = (202, {"id": ALERT_ID, "deliveries": []})
     node.answers["/v1/attachments"] = (201, {"id": "the-file"})
     plan = tmp_path / "jõe plaan.pdf"
@@ -454,7 +474,17 @@ def test_a_file_that_cannot_go_with_an_alert_is_said_before_anything_is_sent(
 
 def test_a_file_is_fetched_whole_or_not_at_all(node: Node, demo: Path, tmp_path: Path) -> None:
     out = tmp_path / "plan.pdf"
-    command = ("attachment", "get", ALERT_ID, "--out", str(out), "--demo", str(demo), "--nation", "EE")
+    command = (
+        "attachment",
+        "get",
+        ALERT_ID,
+        "--out",
+        str(out),
+        "--demo",
+        str(demo),
+        "--nation",
+        "EE",
+    )
     node.answers[f"/v1/attachments/{ALERT_ID}"] = (200, b"%PDF")
     refused = varde(*command)
     assert refused.returncode == Exit.REFUSED, refused.stderr

@@ -9,6 +9,7 @@ import pkgutil
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ from varde_gateway.flow.trail import export_lines
 from varde_gateway.flow.users import Role, note_ended_access
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.mentions import nations_of
-from varde_gateway.store.review import allowed_markings
+from varde_gateway.store.review import Bounds, Order, allowed_markings, stretches
 from varde_gateway.store.tables import audit_leaves_table
 from varde_gateway.web.access import ACCESS, PUBLIC
 
@@ -303,6 +304,24 @@ async def test_what_is_above_the_clearance_is_withheld_everywhere(office: Office
     assert '"withheld":true' in stream
     told = [line for line in stream.splitlines() if red in line]
     assert all("headline" not in line for line in told)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 10**6), st.sampled_from(Order), st.integers(1, 10**7))
+def test_a_page_looks_through_the_log_in_order_and_no_further_than_it_may(
+    first: int, length: int, order: Order, span: int
+) -> None:
+    whole = Bounds(first, first + length - 1)
+    parts = [*stretches(whole, order, span)]
+    numbers = [(each.first, each.last) for each in parts]
+    if order is Order.NEWEST:
+        numbers.reverse()
+        assert numbers[-1][1] == whole.last
+    else:
+        assert numbers[0][0] == whole.first
+    for (_, before), (after, _) in pairwise(numbers):
+        assert after == before + 1
+    assert sum(each.last - each.first + 1 for each in parts) == min(length, span)
+    assert [*stretches(whole, order, None)] == [whole]
 
 
 def test_markings_are_ordered_from_everybody_to_the_named_readers() -> None:

@@ -23,13 +23,14 @@ from varde.identifiers import Lane, Nation, parse_federation_id, parse_nation
 from varde.member import Member, parse_member
 from varde.note import parse_vkey
 from varde_gateway.broker_link import BrokerLink
-from varde_gateway.flow.attachments import run_fetching, run_forgetting_files, run_offering
+from varde_gateway.flow.attachments import run_fetching
 from varde_gateway.flow.beacon import run_beacon
 from varde_gateway.flow.bootstrap import take_bootstrap
 from varde_gateway.flow.desk import Desk, HeldKeys, Policy
 from varde_gateway.flow.heartbeats import run_hearing, run_heartbeats
 from varde_gateway.flow.inbox import run_inbox
 from varde_gateway.flow.notify import EventFeed
+from varde_gateway.flow.offer import run_forgetting_files, run_offering
 from varde_gateway.flow.outbox import run_outbox
 from varde_gateway.flow.outgoing import Outgoing
 from varde_gateway.flow.overdue import run_forgetting, run_overdue

@@ -131,7 +131,8 @@ def check_upload(file: Path) -> Path:
         fail(Exit.USAGE, f"{file.name}: {error.detail}.")
     if size > MAX_ATTACHMENT_BYTES:
         fail(
-            Exit.USAGE, f"{file} has {size} bytes; an attachment has at most {MAX_ATTACHMENT_BYTES}."
+            Exit.USAGE,
+            f"{file} has {size} bytes; an attachment has at most {MAX_ATTACHMENT_BYTES}.",
         )
     return file
 
@@ -191,6 +192,11 @@ def _progress(name: str, total: int) -> Iterator[_Advance]:
     if not sys.stderr.isatty():
         yield _Advance(None, total, name)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         yield _Advance(bar, total, name)

@@ -17,8 +17,15 @@ _COLOURS: Final = {
     "acknowledgement": "35",
     "overdue": "31",
     "failed": "31",
+    "link": "33",
+    "rerouted": "33",
+    "log_forked": "31",
+    "log_halted": "31",
+    "roster_fork": "31",
+    "chain_broken": "31",
 }
 _SHORT_ID: Final = 8
+_WAYS: Final = ("from", "to", "by", "through", "via")
 
 
 class StreamRefusedError(Exception):
@@ -60,7 +67,7 @@ def describe(nation: str, kind: str, data: dict[str, Any]) -> str:
         # A drill or a test is never to be mistaken for the real thing, in any view.
         words.append(f"*** {str(data['status']).upper()} ***")
     words += [str(data[name]) for name in ("direction", "state", "response") if data.get(name)]
-    words += [f"{word} {_joined(data[word])}" for word in ("from", "to", "by") if data.get(word)]
+    words += [f"{word} {_joined(data[word])}" for word in _WAYS if data.get(word)]
     words += [
         str(data[name])
         for name in ("officer", "nation")

@@ -22,6 +22,7 @@ from varde.blob import (
     CHUNK_BYTES,
     MAX_ATTACHMENT_BYTES,
     blob_address,
+    check_chunk,
     format_chunk_list,
     hash_chunk,
 )
@@ -38,6 +39,7 @@ from varde_gateway.flow.faults import (
     Unavailable,
 )
 from varde_gateway.flow.idempotency import Claim, once
+from varde_gateway.flow.review import Viewer, check_clearance
 from varde_gateway.store.attachment_files import AttachmentFiles
 from varde_gateway.store.attachments import (
     FileState,
@@ -47,8 +49,10 @@ from varde_gateway.store.attachments import (
     find_by_reference,
     insert_attachment,
     link_attachments,
+    mentions_of,
     unsent_bytes,
 )
+from varde_gateway.store.review import allowed_markings
 from varde_gateway.store.transaction import Transaction
 
 MAX_UNSENT_BYTES: Final = 2 * 1024**3
@@ -159,12 +163,20 @@ def record_received(
     link_attachments(tx, sender, alert_id, ids)
 
 
-async def find_file(desk: Desk, attachment_id: str) -> StoredAttachment:
-    """The whole file of this id; ``NotFound``, or ``Conflict`` while it is on its way."""
-    found = await desk.ledger.read(lambda c: find_attachments(c, [attachment_id]))
-    if attachment_id not in found:
+async def find_file(desk: Desk, viewer: Viewer, attachment_id: str) -> StoredAttachment:
+    """The whole file of this id; ``NotFound``, ``Forbidden``, or ``Conflict`` while it is on its way.
+
+    Who may see one of the alerts that name it may see it; before it is sent, who uploaded it.
+    """
+    found, mentions = await desk.ledger.read(
+        lambda c: (find_attachments(c, [attachment_id]), mentions_of(c, attachment_id))
+    )
+    stored = found.get(attachment_id)
+    if stored is None or not (mentions or stored.uploaded_by == viewer.username):
         raise NotFound(f"There is no attachment {attachment_id} at this node.")
-    stored = found[attachment_id]
+    allowed = allowed_markings(viewer.clearance)
+    if mentions and all(each.marking not in allowed for each in mentions):
+        await check_clearance(desk, viewer, mentions[0].alert_id)
     if stored.state is not FileState.COMPLETE:
         raise Conflict(
             f"The file is {stored.state.value}: {stored.received} of {stored.attachment.size} bytes are here."
@@ -186,11 +198,17 @@ async def read_file(
     return _pieces(reader, first)
 
 
-def plaintext_digest(desk: Desk, files: AttachmentFiles, stored: StoredAttachment) -> str:
-    """Read the whole file; ``Untrusted`` where a chunk does not decrypt. Blocks."""
+def plaintext_digest(
+    desk: Desk, files: AttachmentFiles, stored: StoredAttachment, hashes: Sequence[bytes]
+) -> str:
+    """Read the whole file. Blocks.
+
+    ``Untrusted`` as ``BAD_BLOB`` where the disk has changed a chunk, as ``BAD_CIPHERTEXT`` where its sender sealed it wrongly.
+    """
     reader = _FileReader(desk, files, stored)
     digest = hashlib.sha256()
     for index in range(stored.attachment.chunks):
+        check_chunk(files.read_chunk(stored.id, index), hashes, index)
         digest.update(reader.read(index))
     return encode_base64url(digest.digest())
 

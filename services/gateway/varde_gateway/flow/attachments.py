@@ -1,4 +1,4 @@
-"""Files of other nations are fetched part by part, and whole files are offered to the peers by our own broker.
+"""Files of other nations are fetched part by part; what the peers are offered is ``offer``.
 
 What has come stays: a turn that is broken off, by a link, a crash or the clock, goes on with what is missing. Every part is
 checked as it comes; a nation that gives a wrong one is not asked again in that turn, and whoever else has the file is.
@@ -14,12 +14,17 @@ import structlog
 
 from varde.auditlog import AuditKind
 from varde.blob import BlobFault, check_chunk, chunk_size, open_chunk_list
-from varde.errors import Untrusted
+from varde.errors import Reason, Untrusted
 from varde.identifiers import Nation
-from varde.subjects import blob_subject
 from varde_gateway.flow.attach import RESERVED_BYTES, plaintext_digest
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.ports import Broker, BrokerError, Outbound
+from varde_gateway.flow.offer import (
+    GRACE_SECONDS,
+    IDLE_SECONDS,
+    let_alerts_pass,
+    wait_for_work,
+)
+from varde_gateway.flow.ports import Broker, BrokerError
 from varde_gateway.flow.worker import repeat
 from varde_gateway.store.attachment_files import AttachmentFiles
 from varde_gateway.store.attachments import (
@@ -27,18 +32,13 @@ from varde_gateway.store.attachments import (
     Mention,
     StoredAttachment,
     change_attachment,
-    delete_unnamed,
     due_to_fetch,
-    due_to_offer,
-    due_to_withdraw,
-    known_ids,
     mentions_of,
     next_fetch_at,
 )
 from varde_gateway.store.transaction import Transaction
 
 MOST_ON_THE_WAY: Final = 8
-OFFERED_AT_ONCE: Final = 4
 QUICK_SECONDS: Final = 0.2
 SLOW_SECONDS: Final = 0.5
 TURN_SECONDS: Final = 5.0
@@ -46,19 +46,9 @@ TURN_SECONDS: Final = 5.0
 
 NATIONS_AT_ONCE: Final = 4
 TOLD_EVERY_SECONDS: Final = 1.0
-IDLE_SECONDS: Final = 5
 SHORTEST_WAIT_SECONDS: Final = 0.1
 FIRST_RETRY_SECONDS: Final = 0.5
 LONGEST_RETRY_SECONDS: Final = 15.0
-LOOK_AGAIN_SECONDS: Final = 60
-GRACE_SECONDS: Final = 24 * 3600
-"""How long after its document has expired a file is still offered and asked for."""
-
-UNNAMED_KEPT_SECONDS: Final = 24 * 3600
-FORGET_SECONDS: Final = 600.0
-_ALERTS_FIRST_SECONDS: Final = 0.05
-_MOST_PAUSES: Final = 20
-
 _log = structlog.get_logger("attachments")
 
 
@@ -69,29 +59,9 @@ async def run_fetching(desk: Desk, broker: Broker, files: AttachmentFiles) -> No
         if not await fetch_due(desk, broker, files):
             next_at = await desk.ledger.read(next_fetch_at) or desk.now_ms() + 1000 * IDLE_SECONDS
             wait_seconds = min(IDLE_SECONDS, (next_at - desk.now_ms()) / 1000)
-            await _wait(desk.files_to_fetch, max(SHORTEST_WAIT_SECONDS, wait_seconds))
+            await wait_for_work(desk.files_to_fetch, max(SHORTEST_WAIT_SECONDS, wait_seconds))
 
     await repeat("attachments", one_round, pause_seconds=0)
-
-
-async def run_offering(desk: Desk, broker: Broker, files: AttachmentFiles) -> None:
-    """Keep what peers may want in our broker, for ever; it may lose what it had."""
-
-    async def one_round() -> None:
-        await broker.wait_connected()
-        await offer_due(desk, broker, files)
-        await _wait(desk.files_to_offer, IDLE_SECONDS)
-
-    await repeat("attachments offered", one_round, pause_seconds=0)
-
-
-async def run_forgetting_files(desk: Desk, files: AttachmentFiles) -> None:
-    """Delete what no alert names any more, for ever."""
-    await repeat(
-        "attachments forgotten",
-        lambda: forget_files(desk, files),
-        pause_seconds=FORGET_SECONDS,
-    )
 
 
 async def fetch_due(desk: Desk, broker: Broker, files: AttachmentFiles) -> bool:
@@ -106,39 +76,6 @@ async def fetch_due(desk: Desk, broker: Broker, files: AttachmentFiles) -> bool:
     async with asyncio.TaskGroup() as group:
         results = [group.create_task(turn.take()) for turn in turns.values()]
     return any(each.result() for each in results)
-
-
-async def offer_due(desk: Desk, broker: Broker, files: AttachmentFiles) -> None:
-    """Give our broker what it lacks of the files that peers may want, and take away what none will."""
-    alive_at = desk.now() - GRACE_SECONDS
-    seen_before = desk.now_ms() - LOOK_AGAIN_SECONDS * 1000
-    for stored in await desk.ledger.read(
-        lambda connection: due_to_offer(connection, alive_at=alive_at, seen_before=seen_before)
-    ):
-        try:
-            await _offer(desk, broker, files, stored)
-        except (BrokerError, OSError) as error:
-            detail = error.detail if isinstance(error, BrokerError) else str(error.strerror)
-            _log.warning("attachment not offered", attachment=stored.id, detail=detail)
-            await _change(desk, stored.id, last_error=detail[:300])
-        else:
-            await _change(desk, stored.id, last_error=None, offered_at=desk.now_ms())
-    for stored in await desk.ledger.read(
-        lambda connection: due_to_withdraw(connection, alive_at=alive_at)
-    ):
-        await broker.drop_parts(stored.attachment.blob)
-        await _change(desk, stored.id, offered_at=None)
-
-
-async def forget_files(desk: Desk, files: AttachmentFiles) -> None:
-    """Delete uploads that were not sent for a day, files of alerts that are gone, and what a crash left on the disk."""
-    before = desk.now_ms() - UNNAMED_KEPT_SECONDS * 1000
-    for each in await desk.ledger.write(lambda tx: delete_unnamed(tx, before)):
-        await asyncio.to_thread(files.delete, each)
-    # An upload that is under way has a file and no row.
-    left = await asyncio.to_thread(files.untouched_since, before / 1000)
-    for each in left - await desk.ledger.read(known_ids):
-        await asyncio.to_thread(files.delete, each)
 
 
 class _Turn:
@@ -160,7 +97,7 @@ class _Turn:
         self._window = Window()
         self._faults: dict[Nation, str] = {}
         self._arrived = 0
-        self._received = stored.received
+        self._received = self._told = stored.received
         self._told_at = asyncio.get_running_loop().time()
 
     async def take(self) -> bool:
@@ -180,6 +117,9 @@ class _Turn:
             await self._postpone(error.detail)
         except OSError as error:
             await self._postpone(f"this node cannot keep it: {error.strerror}")
+        except Exception:  # noqa: BLE001 -- the outermost line of this worker: one file must not stop the others
+            _log.exception("attachment failed", attachment=stored.id)
+            await self._postpone("this node failed; its log has the details")
         return self._arrived > 0
 
     async def _go_on(self) -> None:
@@ -193,7 +133,7 @@ class _Turn:
         missing = deque(index for index in range(attachment.chunks) if index not in here)
         self._received = sum(chunk_size(attachment.size, index) for index in here)
         if await self._fetch(missing, hashes):
-            await self._finish()
+            await self._finish(hashes)
         else:
             await _change(self._desk, stored.id, next_try_at=self._desk.now_ms())
 
@@ -207,7 +147,7 @@ class _Turn:
             async with asyncio.TaskGroup() as group:
                 while True:
                     while missing and len(on_the_way) < self._window.size and loop.time() < ends_at:
-                        await _let_alerts_pass(self._desk)
+                        await let_alerts_pass(self._desk)
                         task = group.create_task(self._fetch_chunk(missing.popleft(), hashes))
                         on_the_way.add(task)
                     if not on_the_way:
@@ -279,10 +219,10 @@ class _Turn:
 
     async def _tell_progress(self, *, at_once: bool = False) -> None:
         now = asyncio.get_running_loop().time()
-        if now - self._told_at < TOLD_EVERY_SECONDS and not at_once:
-            return
-        self._told_at = now
         received = self._received
+        if received == self._told or (now - self._told_at < TOLD_EVERY_SECONDS and not at_once):
+            return
+        self._told, self._told_at = received, now
         state = FileState.FETCHING if received else FileState.WAITING
 
         def record(tx: Transaction) -> None:
@@ -298,11 +238,16 @@ class _Turn:
 
         await self._desk.ledger.write(record)
 
-    async def _finish(self) -> None:
+    async def _finish(self, hashes: Sequence[bytes]) -> None:
         stored, attachment = self._stored, self._stored.attachment
         try:
-            digest = await asyncio.to_thread(plaintext_digest, self._desk, self._files, stored)
-        except Untrusted:
+            digest = await asyncio.to_thread(
+                plaintext_digest, self._desk, self._files, stored, hashes
+            )
+        except Untrusted as error:
+            if error.reason is Reason.BAD_BLOB:
+                await self._postpone("this node's disk has changed a part")
+                return
             digest = ""
         if digest != attachment.digest:
             # Every part is the one that the sender sealed, so the sender has signed what is not true.
@@ -395,53 +340,8 @@ class _NobodyHasIt(Exception):
         self.detail = detail or "no nation that has it may be asked"
 
 
-async def _offer(
-    desk: Desk, broker: Broker, files: AttachmentFiles, stored: StoredAttachment
-) -> None:
-    attachment = stored.attachment
-    missing = await broker.missing_parts(attachment.blob, attachment.chunks + 1)
-    for at in range(0, len(missing), OFFERED_AT_ONCE):
-        await _let_alerts_pass(desk)
-        messages = [
-            Outbound(
-                blob_subject(attachment.blob, part),
-                await asyncio.to_thread(_read_part, files, stored, part),
-                # Also after a store was lost within the window for duplicates, a part is a new message.
-                f"{attachment.blob}.{part}.{desk.now_ms()}",
-            )
-            for part in missing[at : at + OFFERED_AT_ONCE]
-        ]
-        for error in await broker.publish_many(messages):
-            if error is not None:
-                raise error
-
-
-def _read_part(files: AttachmentFiles, stored: StoredAttachment, part: int) -> bytes:
-    if part > 0:
-        return files.read_chunk(stored.id, part - 1)
-    assert stored.chunk_list is not None
-    return stored.chunk_list
-
-
-async def _let_alerts_pass(desk: Desk) -> None:
-    # Not for ever: files must come through a flood of alerts too.
-    for _ in range(_MOST_PAUSES):
-        if not desk.outgoing.busy():
-            return
-        await asyncio.sleep(_ALERTS_FIRST_SECONDS)
-
-
 async def _change(desk: Desk, attachment_id: str, **values: object) -> None:
     await desk.ledger.write(lambda tx: change_attachment(tx, attachment_id, **values))
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    event.clear()
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return
 
 
 def _mentions_reader(attachment_id: str) -> Callable[..., list[Mention]]:

@@ -5,7 +5,7 @@ checkpoint is the one with the most cosignatures of those that cover it all. Tha
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -30,15 +30,15 @@ from varde.bundle import (
 )
 from varde.capcodes import MsgType
 from varde.checkpoint import open_checkpoint
+from varde.document import parse_document
 from varde.identifiers import Nation, parse_document_id, parse_nation
 from varde.merkle import inclusion_proof
 from varde.receipt import parse_receipt
-from varde.document import parse_document
 from varde.signing import Kind, parse_signed
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import Forbidden, NotFound
 from varde_gateway.flow.review import Viewer, check_clearance
-from varde_gateway.flow.trail import checkpoint
+from varde_gateway.flow.trail import checkpoint, roster_reader
 from varde_gateway.flow.witness_report import cosigned_note, witness_names
 from varde_gateway.store.review import withheld_among
 from varde_gateway.store.tables import (
@@ -80,7 +80,9 @@ async def gather_evidence(
     # What was recorded before this moment is under a signed checkpoint then.
     newest = await checkpoint(desk)
     size = open_checkpoint(newest, desk.log_signer.key).size
-    found = await desk.ledger.read(lambda c: _gather(c, desk, alert_id, sender, size, viewer))
+    found = await desk.ledger.read(
+        lambda c: _gather(c, desk, alert_id, sender, size=size, viewer=viewer)
+    )
     if found is None:
         raise NotFound(f"There is no alert {alert_id} at this node.")
     said = f"evidence, {len(found.exhibits)} documents, {len(found.entries)} entries"
@@ -95,7 +97,7 @@ async def evidence_lines(desk: Desk, evidence: Evidence) -> AsyncIterator[str]:
     """The file, in the order of its form."""
     yield header_line(evidence.header)
     for version in range(1, evidence.roster_version + 1):
-        yield roster_line(await desk.ledger.read(_roster_reader(version)))
+        yield roster_line(await desk.ledger.read(roster_reader(version)))
     yield checkpoint_line(evidence.checkpoint)
     for exhibit in evidence.exhibits:
         yield exhibit_line(exhibit)
@@ -104,16 +106,12 @@ async def evidence_lines(desk: Desk, evidence: Evidence) -> AsyncIterator[str]:
     yield end_line(evidence.roster_version, len(evidence.exhibits), len(evidence.entries))
 
 
-def _roster_reader(version: int) -> Callable[[Connection], str]:
-    query = select(rosters_table.c.raw).where(rosters_table.c.version == version)
-    return lambda connection: str(connection.execute(query).scalar_one().decode())
-
-
 def _gather(
     connection: Connection,
     desk: Desk,
     alert_id: str,
     sender: str | None,
+    *,
     size: int,
     viewer: Viewer,
 ) -> Evidence | None:
@@ -161,7 +159,9 @@ def _gather(
 def _successors(connection: Connection, alert: AnyRow) -> list[AnyRow]:
     """Updates and cancellations by the same nation that name the alert in their references."""
     rows = connection.execute(
-        select(alerts_table.c.sender, alerts_table.c.id, alerts_table.c.body, documents_table.c.digest)
+        select(
+            alerts_table.c.sender, alerts_table.c.id, alerts_table.c.body, documents_table.c.digest
+        )
         .join(
             documents_table,
             and_(

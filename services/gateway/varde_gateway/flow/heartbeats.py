@@ -81,7 +81,9 @@ async def beat(desk: Desk, broker: Broker) -> None:
     """Say a heartbeat to every peer whose turn it is."""
     now = desk.ticks()
     desk.links.keep(desk.peers())
-    due = [peer for peer in desk.peers() if desk.links.of(peer, desk.ticks()).beat_at <= now]
+    due = [
+        peer for peer in desk.trusted_peers() if desk.links.of(peer, desk.ticks()).beat_at <= now
+    ]
     if not due:
         return
     numbers = await desk.ledger.read(lambda connection: _numbers(connection, due))

@@ -111,7 +111,7 @@ class EventFeed:
 
 def without_content(kind: str, data: dict[str, Json]) -> dict[str, Json]:
     """What an event says of an alert or an answer, with its words taken out."""
-    words = {"alert": "headline", "acknowledgement": "note"}
+    words = {"alert": "headline", "acknowledgement": "note", "attachment": "name"}
     return {**data, words[kind]: ""} if kind in words else data
 
 

@@ -45,15 +45,17 @@ class Outgoing:
     def __init__(self) -> None:
         """Empty."""
         self._lanes: dict[Lane, deque[Job]] = {Lane.URGENT: deque(), Lane.ROUTINE: deque()}
-        self._known: set[tuple[DocumentId, Nation]] = set()
+        self._known: dict[Lane, set[tuple[DocumentId, Nation]]] = {lane: set() for lane in Lane}
         self._wake = asyncio.Event()
         self._look_now = False
 
     def offer(self, jobs: Iterable[Job]) -> None:
         """Take what there is room for and is not here yet."""
         for job in jobs:
-            if job.key not in self._known and len(self._known) < MAX_HELD:
-                self._known.add(job.key)
+            # Each lane has its own room: ten thousand routine deliveries shall not keep an urgent one out.
+            known = self._known[job.lane]
+            if job.key not in known and len(known) < MAX_HELD:
+                known.add(job.key)
                 self._lanes[job.lane].append(job)
         self._wake.set()
 
@@ -79,7 +81,8 @@ class Outgoing:
 
     def finish(self, jobs: Iterable[Job]) -> None:
         """These are done with for now; the database says when they come again."""
-        self._known.difference_update(job.key for job in jobs)
+        for job in jobs:
+            self._known[job.lane].discard(job.key)
 
     def wake(self) -> None:
         """Let the worker look at the database now."""

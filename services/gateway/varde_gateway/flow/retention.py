@@ -39,7 +39,7 @@ ERASED: Final = "erased"
 CHECK_SECONDS: Final = 3600.0
 BATCH: Final = 50
 _DAY_MS: Final = 24 * 3600 * 1000
-_EVENTS_WITH_CONTENT: Final = ("alert", "acknowledgement")
+_EVENTS_WITH_CONTENT: Final = ("alert", "acknowledgement", "attachment")
 
 
 @dataclass(frozen=True, slots=True)

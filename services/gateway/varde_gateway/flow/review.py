@@ -38,7 +38,7 @@ from varde_gateway.store.tree import log_size
 
 MAX_SAVED: Final = 100
 CSV_COLUMNS: Final = ("index", "at", "kind", "actor", "subjects", "detail", "hash", "withheld")
-_PAGE: Final = 1000
+_PAGE: Final = 2000
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 

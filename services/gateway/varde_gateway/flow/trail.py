@@ -25,6 +25,8 @@ from varde_gateway.store.tables import (
     audit_leaves_table,
     audit_subjects_table,
     checkpoints_table,
+    cosignatures_table,
+    rosters_table,
 )
 from varde_gateway.store.transaction import Transaction
 from varde_gateway.store.tree import log_size, node_reader
@@ -162,7 +164,10 @@ async def export_lines(desk: Desk, actor: str) -> AsyncIterator[str]:
 
 
 async def log_lines(desk: Desk, size: int, newest: str) -> AsyncIterator[str]:
-    """The first ``size`` entries with their checkpoints, of which ``newest`` is the last; in constant memory."""
+    """The first ``size`` entries with their checkpoints, of which ``newest`` is the last; in constant memory.
+
+    Before them the voted rosters, by which the log's key and its witnesses can be checked offline.
+    """
     yield _line(
         {
             "varde": "audit-log",
@@ -173,6 +178,11 @@ async def log_lines(desk: Desk, size: int, newest: str) -> AsyncIterator[str]:
             "federation": desk.trust.current.federation,
         }
     )
+    version = await desk.ledger.read(
+        lambda c: c.scalar(select(func.max(rosters_table.c.version))) or 0
+    )
+    for each in range(1, version + 1):
+        yield _line({"roster": await desk.ledger.read(roster_reader(each))})
     begin = 0
     while begin < size:
         end = min(begin + _EXPORT_PAGE, size)
@@ -181,6 +191,12 @@ async def log_lines(desk: Desk, size: int, newest: str) -> AsyncIterator[str]:
         yield text
         begin = end
     yield _line({"end": {"entries": size, "checkpoint": newest}})
+
+
+def roster_reader(version: int) -> Callable[[Connection], str]:
+    """Reads one accepted roster as it travelled with its votes."""
+    query = select(rosters_table.c.raw).where(rosters_table.c.version == version)
+    return lambda connection: str(connection.execute(query).scalar_one().decode())
 
 
 def _page_reader(
@@ -197,7 +213,16 @@ def _page_reader(
                 checkpoints_table.c.size > begin, checkpoints_table.c.size <= end
             )
         )
-        return rows, {row.size: row.note for row in notes}
+        signed = {row.size: row.note for row in notes}
+        lines = connection.execute(
+            select(cosignatures_table.c.size, cosignatures_table.c.line)
+            .where(cosignatures_table.c.size > begin, cosignatures_table.c.size <= end)
+            .order_by(cosignatures_table.c.size, cosignatures_table.c.witness)
+        )
+        for row in lines:
+            # The witnesses' lines stand after the log's own.
+            signed[row.size] += row.line
+        return rows, signed
 
     return read
 

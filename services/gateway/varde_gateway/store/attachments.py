@@ -57,6 +57,7 @@ class StoredAttachment:
     uploaded_by: str | None
     chunk_list: bytes | None
     attempts: int
+    last_error: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Mention:
     alert_id: str
     recipients: tuple[Nation, ...]
     expires_at: int
+    marking: str
 
 
 def reference_digest(attachment: Attachment) -> str:
@@ -187,6 +189,7 @@ def mentions_of(connection: Connection, attachment_id: str) -> list[Mention]:
             alerts_table.c.sender,
             alerts_table.c.id,
             alerts_table.c.recipients,
+            alerts_table.c.tlp,
             _document.expires_at,
         )
         .join(
@@ -205,6 +208,7 @@ def mentions_of(connection: Connection, attachment_id: str) -> list[Mention]:
             row.id,
             tuple(parse_nation(each) for each in row.recipients.split(",")),
             row.expires_at,
+            row.tlp,
         )
         for row in rows
     ]
@@ -273,16 +277,6 @@ def delete_unnamed(tx: Transaction, before: int) -> list[str]:
     return [each for (each,) in deleted]
 
 
-def unlink_attachments(tx: Transaction, sender: str, alert_id: str) -> None:
-    """The alert's content is erased: it names no files any more, and those that no other names are forgotten at once."""
-    named = select(_link.attachment_id).where(_link.sender == sender, _link.alert_id == alert_id)
-    ids = [each for (each,) in tx.connection.execute(named)]
-    tx.connection.execute(
-        delete(alert_attachments_table).where(_link.sender == sender, _link.alert_id == alert_id)
-    )
-    tx.connection.execute(delete(attachments_table).where(_attachment.id.in_(ids), ~_is_named()))
-
-
 def known_ids(connection: Connection) -> set[str]:
     """Of all files."""
     return {each for (each,) in connection.execute(select(_attachment.id))}
@@ -317,4 +311,5 @@ def _stored(row: AnyRow) -> StoredAttachment:
         uploaded_by=row.uploaded_by,
         chunk_list=row.chunk_list,
         attempts=row.attempts,
+        last_error=row.last_error,
     )

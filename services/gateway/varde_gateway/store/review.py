@@ -1,12 +1,12 @@
 """Searching the audit log: which entries a filter finds, page by page, and which of them a reader may not see whole.
 
-A page costs what its own entries cost where one condition has an index. What no index answers (free text, and any
-second condition) is looked for among at most ``MAX_EXAMINED`` entries a page; the page then ends early and says where
-to go on. Nothing here writes.
+One condition that has an index leads, and the others are held against what it gives, in stretches of the log that grow
+while little is found. Where many entries must be looked through, a page ends after ``MAX_SPAN`` of them (with free text,
+``MAX_TEXT_SPAN``) and says where to go on: no search takes long, however large the log is. Nothing here writes.
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    FromClause,
     Select,
     and_,
     exists,
@@ -29,12 +30,16 @@ from varde.encoding import JsonObject, encode_base64url
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.mentions import LABEL
 from varde_gateway.store.tables import (
+    AnyRow,
     alerts_table,
     audit_leaves_table,
     audit_subjects_table,
 )
 
-MAX_EXAMINED: Final = 500_000
+MAX_SPAN: Final = 1_000_000
+MAX_TEXT_SPAN: Final = 500_000
+_FIRST_STRETCH: Final = 4_000
+_GROWTH: Final = 4
 _ABOUT: Final = "document"
 _leaf = audit_leaves_table.c
 _subject = audit_subjects_table.c
@@ -96,27 +101,32 @@ def find_entries(
     bounds = _bounds(connection, wanted, place, order)
     if bounds is None:
         return EntryPage([], None)
-    search = _Search(connection, wanted, clearance, order, bounds)
-    indexes = [index for (index,) in connection.execute(search.query().limit(limit + 1)).all()]
+    search = _Search(wanted, clearance, on_sqlite=connection.dialect.name == "sqlite")
+    rows: list[AnyRow] = []
+    examined: int | None = None
+    for stretch in stretches(bounds, order, search.span):
+        query = search.rows(stretch, order).limit(limit + 1 - len(rows))
+        rows += connection.execute(query)
+        examined = stretch.last if order is Order.OLDEST else stretch.first
+        if len(rows) > limit:
+            break
     following = None
-    if len(indexes) > limit:
-        following = Place(indexes[limit - 1], place.size)
-    elif (examined := search.last_examined()) is not None:
+    if len(rows) > limit:
+        following = Place(rows[limit - 1][0], place.size)
+    elif examined is not None and bounds.first < examined < bounds.last:
         following = Place(examined, place.size)
-    return EntryPage(_describe(connection, indexes[:limit], clearance), following)
+    return EntryPage(_describe(connection, rows[:limit], clearance), following)
 
 
 def count_entries(connection: Connection, wanted: EntryFilter, clearance: Tlp, size: int) -> int:
     """How many of the first ``size`` entries ``wanted`` finds."""
-    place, total = Place(None, size), 0
-    while (bounds := _bounds(connection, wanted, place, Order.OLDEST)) is not None:
-        search = _Search(connection, wanted, clearance, Order.OLDEST, bounds)
-        total += connection.scalar(select(func.count()).select_from(search.query().subquery())) or 0
-        examined = search.last_examined()
-        if examined is None:
-            break
-        place = Place(examined, size)
-    return total
+    bounds = _bounds(connection, wanted, Place(None, size), Order.OLDEST)
+    if bounds is None:
+        return 0
+    if wanted == EntryFilter():
+        return bounds.last - bounds.first + 1
+    search = _Search(wanted, clearance, on_sqlite=connection.dialect.name == "sqlite")
+    return connection.scalar(search.count(bounds)) or 0
 
 
 def marking_of(connection: Connection, alert_id: str) -> Tlp | None:
@@ -159,14 +169,16 @@ def withheld_among(connection: Connection, indexes: Sequence[int], clearance: Tl
 
 
 @dataclass(frozen=True, slots=True)
-class _Bounds:
+class Bounds:
+    """Entries from ``first`` to ``last``, both included."""
+
     first: int
     last: int
 
 
 def _bounds(
     connection: Connection, wanted: EntryFilter, place: Place, order: Order
-) -> _Bounds | None:
+) -> Bounds | None:
     first, last = 0, place.size - 1
     if place.after is not None and order is Order.OLDEST:
         first = place.after + 1
@@ -179,7 +191,26 @@ def _bounds(
         if earliest is None:
             return None
         first, last = max(first, earliest), min(last, latest)
-    return _Bounds(first, last) if first <= last else None
+    return Bounds(first, last) if first <= last else None
+
+
+def stretches(bounds: Bounds, order: Order, span: int | None) -> Iterator[Bounds]:
+    """Parts of ``bounds`` in order, each larger than the one before; all of it at once where ``span`` is None."""
+    if span is None:
+        yield bounds
+        return
+    length, left = _FIRST_STRETCH, span
+    first, last = bounds.first, bounds.last
+    while left > 0 and first <= last:
+        length = min(length, left, last - first + 1)
+        if order is Order.OLDEST:
+            yield Bounds(first, first + length - 1)
+            first += length
+        else:
+            yield Bounds(last - length + 1, last)
+            last -= length
+        left -= length
+        length *= _GROWTH
 
 
 def _in_time(wanted: EntryFilter) -> list[ColumnElement[bool]]:
@@ -192,57 +223,75 @@ def _in_time(wanted: EntryFilter) -> list[ColumnElement[bool]]:
 
 
 class _Search:
-    """One condition that has an index leads; the others are held against what it gives."""
+    """The statements of one filter; ``span`` is how many entries a page may look through, None where few are led to."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        wanted: EntryFilter,
-        clearance: Tlp,
-        order: Order,
-        bounds: _Bounds,
-    ) -> None:
-        self._connection = connection
-        self._order = order
+    def __init__(self, wanted: EntryFilter, clearance: Tlp, *, on_sqlite: bool) -> None:
         self._clearance = clearance
-        self._on_sqlite = connection.dialect.name == "sqlite"
-        rest, leading, column = _lead(wanted)
-        self._index = column
-        self._leading = leading.where(column >= bounds.first, column <= bounds.last)
+        self._on_sqlite = on_sqlite
+        self._index: ColumnElement[int] = _leaf.index
+        self._source: FromClause = audit_leaves_table
+        self._leading: list[ColumnElement[bool]] = []
+        rest = self._lead(wanted)
         self._others = self._conditions(rest)
+        self.span: int | None = None
+        if self._others and wanted.alert is None and wanted.subject is None:
+            self.span = MAX_SPAN if wanted.text is None else MAX_TEXT_SPAN
 
-    def query(self) -> Select[Any]:
-        """The indexes of the entries that are found, in order."""
-        if not self._others:
-            return self._ordered(self._leading, self._index)
-        examined = self._ordered(self._leading, self._index).limit(MAX_EXAMINED).subquery()
-        found = (
-            select(examined.c.index)
-            .join(audit_leaves_table, _leaf.index == examined.c.index)
-            .where(*self._others)
+    def rows(self, stretch: Bounds, order: Order) -> Select[Any]:
+        """Index, leaf and hash of what is found there, in order."""
+        query = self._found(select(_leaf.index, _leaf.leaf, _leaf.hash), stretch)
+        return query.order_by(self._index.desc() if order is Order.NEWEST else self._index)
+
+    def count(self, stretch: Bounds) -> Select[Any]:
+        """How many are found there."""
+        return self._found(select(func.count()), stretch)
+
+    def _found(self, query: Select[Any], stretch: Bounds) -> Select[Any]:
+        return query.select_from(self._source).where(
+            *self._leading,
+            self._index >= stretch.first,
+            self._index <= stretch.last,
+            *self._others,
         )
-        return self._ordered(found, examined.c.index)
 
-    def last_examined(self) -> int | None:
-        """The last entry that was looked at, where there are more to look at."""
-        if not self._others:
-            return None
-        at_the_end = self._ordered(self._leading, self._index).offset(MAX_EXAMINED - 1).limit(2)
-        rows = self._connection.execute(at_the_end).all()
-        return int(rows[0][0]) if len(rows) == 2 else None  # noqa: PLR2004 -- the last one, and that another follows
+    def _lead(self, wanted: EntryFilter) -> EntryFilter:
+        """Take one condition to lead; the filter without it."""
+        if wanted.alert is not None:
+            return self._lead_by_subject(replace(wanted, alert=None), wanted.alert, _ABOUT)
+        if wanted.subject is not None:
+            # One entry may name it under two labels.
+            named = select(_subject.index).where(_subject.value == wanted.subject)
+            self._leading = [_leaf.index.in_(named)]
+            return replace(wanted, subject=None)
+        if wanted.nation is not None:
+            return self._lead_by_subject(replace(wanted, nation=None), wanted.nation, LABEL)
+        if wanted.actor is not None:
+            self._leading = [_leaf.actor == wanted.actor]
+            return replace(wanted, actor=None)
+        if len(wanted.kinds) == 1:
+            self._leading = [_leaf.kind == wanted.kinds[0].value]
+            return replace(wanted, kinds=())
+        return wanted
 
-    def _ordered(self, query: Select[Any], index: ColumnElement[int]) -> Select[Any]:
-        return query.order_by(index.desc() if self._order is Order.NEWEST else index)
+    def _lead_by_subject(self, rest: EntryFilter, value: str, label: str) -> EntryFilter:
+        self._index = _subject.index
+        self._source = audit_subjects_table.join(audit_leaves_table, _leaf.index == _subject.index)
+        self._leading = [_subject.value == value, _subject.label == label]
+        return rest
 
     def _conditions(self, rest: EntryFilter) -> list[ColumnElement[bool]]:
-        conditions = _in_time(rest)
+        # The sum keeps the index of times out: it would give the entries in another order than the log's.
+        conditions: list[ColumnElement[bool]] = []
+        if rest.from_ms is not None:
+            conditions.append(_leaf.at + 0 >= rest.from_ms)
+        if rest.until_ms is not None:
+            conditions.append(_leaf.at + 0 < rest.until_ms)
         if rest.kinds:
             conditions.append(_leaf.kind.in_([each.value for each in rest.kinds]))
         if rest.actor is not None:
             conditions.append(_leaf.actor == rest.actor)
         for value, label in (
             (rest.subject, None),
-            (rest.alert, _ABOUT),
             (rest.nation, LABEL),
         ):
             if value is not None:
@@ -281,43 +330,23 @@ class _Search:
         return column.ilike(f"%{escaped}%", escape="/")
 
 
-def _lead(wanted: EntryFilter) -> tuple[EntryFilter, Select[Any], ColumnElement[int]]:
-    """The conditions that are left, what the leading one selects, and its column of indexes."""
-    index = _subject.index
-    by_subject, by_leaf = select(index.label("index")), select(_leaf.index.label("index"))
-    if wanted.alert is not None:
-        query = by_subject.where(_subject.value == wanted.alert, _subject.label == _ABOUT)
-        return replace(wanted, alert=None), query, index
-    if wanted.subject is not None:
-        # One entry may name it under two labels.
-        query = by_subject.where(_subject.value == wanted.subject).distinct()
-        return replace(wanted, subject=None), query, index
-    if wanted.nation is not None:
-        query = by_subject.where(_subject.value == wanted.nation, _subject.label == LABEL)
-        return replace(wanted, nation=None), query, index
-    if wanted.actor is not None:
-        return replace(wanted, actor=None), by_leaf.where(_leaf.actor == wanted.actor), _leaf.index
-    if len(wanted.kinds) == 1:
-        query = by_leaf.where(_leaf.kind == wanted.kinds[0].value)
-        return replace(wanted, kinds=()), query, _leaf.index
-    return wanted, by_leaf, _leaf.index
-
-
 def _is_about(value: str, label: str | None) -> ColumnElement[bool]:
-    conditions = [_subject.index == _leaf.index, _subject.value == value]
+    named = audit_subjects_table.alias()
+    conditions = [named.c.index == _leaf.index, named.c.value == value]
     if label is not None:
-        conditions.append(_subject.label == label)
+        conditions.append(named.c.label == label)
     return exists().where(*conditions).correlate(audit_leaves_table)
 
 
 def _is_withheld(clearance: Tlp) -> ColumnElement[bool]:
+    named = audit_subjects_table.alias()
     return (
         exists()
         .where(
             and_(
-                _subject.index == _leaf.index,
-                _subject.label == _ABOUT,
-                alerts_table.c.id == _subject.value,
+                named.c.index == _leaf.index,
+                named.c.label == _ABOUT,
+                alerts_table.c.id == named.c.value,
                 alerts_table.c.tlp.not_in(allowed_markings(clearance)),
             )
         )
@@ -325,17 +354,9 @@ def _is_withheld(clearance: Tlp) -> ColumnElement[bool]:
     )
 
 
-def _describe(connection: Connection, indexes: Sequence[int], clearance: Tlp) -> list[JsonObject]:
-    if not indexes:
-        return []
-    rows = {
-        index: (text, digest)
-        for index, text, digest in connection.execute(
-            select(_leaf.index, _leaf.leaf, _leaf.hash).where(_leaf.index.in_(indexes))
-        )
-    }
-    withheld = withheld_among(connection, indexes, clearance)
-    return [_describe_entry(each, *rows[each], each in withheld) for each in indexes]
+def _describe(connection: Connection, rows: Sequence[AnyRow], clearance: Tlp) -> list[JsonObject]:
+    withheld = withheld_among(connection, [index for index, _, _ in rows], clearance)
+    return [_describe_entry(index, text, digest, index in withheld) for index, text, digest in rows]
 
 
 def _describe_entry(index: int, text: str, digest: bytes, withheld: bool) -> JsonObject:

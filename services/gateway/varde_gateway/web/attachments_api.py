@@ -12,6 +12,7 @@ from varde.attachment import MAX_NAME
 from varde.encoding import decode_base64url, encode_base64
 from varde_gateway.flow.attach import describe_upload, find_file, read_file, store_upload
 from varde_gateway.flow.faults import Unreadable
+from varde_gateway.flow.review import Viewer
 from varde_gateway.web.answers import Documented, answers, json_answer
 from varde_gateway.web.attachment_schemas import UploadView
 from varde_gateway.web.deps import Asking, IdempotencyKey, Node, media_type_of
@@ -78,12 +79,13 @@ async def upload(
 )
 async def read(
     parts: Node,
+    asking: Asking,
     attachment_id: Annotated[
         str, Path(pattern=UUID7, description="As `attachments` of the alert says.")
     ],
 ) -> StreamingResponse:
     """The file as its sender uploaded it; every piece was checked against what the sender signed."""
-    stored = await find_file(parts.desk, attachment_id)
+    stored = await find_file(parts.desk, Viewer(asking.username, asking.clearance), attachment_id)
     attachment = stored.attachment
     return StreamingResponse(
         await read_file(parts.desk, parts.files, stored),

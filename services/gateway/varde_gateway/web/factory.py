@@ -119,6 +119,7 @@ def create_api(  # noqa: PLR0917 -- called once, by app.py
     )
     for routes in (
         alerts_api,
+        evidence_api,
         attachments_api,
         events_api,
         sensors_api,

@@ -1,0 +1,896 @@
+#!/usr/bin/env python3
+"""Check a Varde log export or the evidence of an alert, offline. One file, to be read before it is believed.
+
+It needs Python 3.11 or newer, its standard library, and the package ``cryptography`` (50 or newer: Ed25519, ML-DSA-65).
+It shares no code with Varde: it is written from the protocol's text (shared/README.md, whose sections are named below), so
+that an error in the one shows as a disagreement with the other. It opens no connection and writes no file. It trusts the
+fingerprint of the first roster, which your nation was told out of band and you give with --genesis, and follows the
+votes from there to the keys of every nation.
+
+    python3 varde_verify.py EVIDENCE.jsonl --genesis FINGERPRINT
+
+It ends with 0 where nothing is wrong, with 1 where anything is, with 2 where the file cannot be read. It does not judge
+brokers' addresses and certificates in a roster, nor whether an alert is good CAP; no file can say what was left out of it.
+"""
+
+import argparse
+import base64
+import hashlib
+import json
+import re
+import sys
+import time
+from collections import deque
+from datetime import UTC, datetime
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
+
+MOST, LAST_SECOND, SKEW, WEEK = 2**53 - 1, 253_402_300_799, 300, 7 * 24 * 3600
+LINE, BUNDLE, FINDINGS, COSIGNED = 4 * 1024 * 1024, 512 * 1024 * 1024, 100, 64
+NATION = r"[A-Z]{2}|[A-Z][A-Z0-9]{2,7}"
+UUID7 = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+
+
+class Wrong(Exception):
+    """Something does not hold; the text says what."""
+
+
+def need(holds, otherwise):
+    if not holds:
+        raise Wrong(otherwise)
+
+
+# Section 2: one form for each value; everything else is refused.
+
+
+def read_json(raw, limit=LINE):
+    """One object; no member twice, no fraction, no great number, nothing deeper than 8, no broken character."""
+
+    def once(pairs):
+        need(len(dict(pairs)) == len(pairs), "an object has the same member twice")
+        return dict(pairs)
+
+    def integer(digits):
+        fits = len(digits) <= 17 and abs(int(digits)) <= MOST
+        need(fits, f"number {digits[:24]} is outside the allowed range")
+        return int(digits)
+
+    def refuse(digits):
+        raise Wrong(f"number {digits[:24]} is not an integer")
+
+    need(len(raw) <= limit, f"{len(raw)} bytes where at most {limit} are allowed")
+    numbers = {"parse_int": integer, "parse_float": refuse, "parse_constant": refuse}
+    try:
+        value = json.loads(raw.decode(), object_pairs_hook=once, **numbers)
+        if b"\\u" in raw:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeDecodeError as error:
+        raise Wrong(f"not UTF-8 at byte {error.start}") from error
+    except UnicodeEncodeError as error:
+        raise Wrong("a string has a lone surrogate") from error
+    except RecursionError as error:
+        raise Wrong("nested deeper than 8") from error
+    except json.JSONDecodeError as error:
+        raise Wrong(f"not JSON: {error.msg} at character {error.pos}") from error
+    need(isinstance(value, dict), "the top value is not an object")
+    level = [value]
+    for _ in range(9):
+        inner = [each for one in level for each in (one.values() if type(one) is dict else one)]
+        level = [each for each in inner if isinstance(each, dict | list)]
+    need(not level, "nested deeper than 8")
+    need(b"\\u0000" not in raw.replace(b"\\\\", b""), "a string has the character U+0000")
+    return value
+
+
+def members(value, names, what):
+    need(isinstance(value, dict), f"{what} is not an object")
+    missing = ", ".join(sorted(set(names) - value.keys()))
+    unknown = ", ".join(sorted(value.keys() - set(names)))[:200]
+    need(not missing and not unknown, f"{what}: missing [{missing}], unknown [{unknown!r}]")
+    return value
+
+
+def string(value, what, most=256):
+    fits = isinstance(value, str) and len(value) <= most
+    need(fits, f"{what} is not a string of at most {most} characters")
+    return value
+
+
+def integer(value, what, most=MOST):
+    fits = type(value) is int and 0 <= value <= most
+    need(fits, f"{what} is not an integer from 0 to {most}")
+    return value
+
+
+def items(value, what, most):
+    fits = isinstance(value, list) and len(value) <= most
+    need(fits, f"{what} is not a list of at most {most} items")
+    return value
+
+
+def matching(pattern, value, what):
+    need(isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII), what)
+    return value
+
+
+def base64url(text, length=None):
+    need(isinstance(text, str), "not a string of base64url")
+    fits = re.fullmatch("[A-Za-z0-9_-]*", text, re.ASCII) and len(text) % 4 != 1
+    need(fits, "not base64url without padding")
+    raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    need(to_base64url(raw) == text, "base64url with non-zero trailing bits")
+    need(length in (None, len(raw)), f"{len(raw)} bytes where {length} are required")
+    return raw
+
+
+def to_base64url(raw):
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def plain_base64(text, length=None):
+    try:
+        raw = base64.b64decode(text.encode("ascii"), validate=True)
+    except ValueError as error:
+        raise Wrong("not base64") from error
+    need(base64.b64encode(raw).decode() == text, "base64 in a non-canonical form")
+    need(length in (None, len(raw)), f"{len(raw)} bytes where {length} are required")
+    return raw
+
+
+def sha256(*parts):
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def digest_of(raw):
+    return to_base64url(sha256(raw))
+
+
+def compact(value):
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+# Section 10.1 (RFC 6962): a leaf is SHA-256(00 || entry), a node SHA-256(01 || left || right).
+
+
+def check_path(leaf, index, size, path, root):
+    """RFC 9162 section 2.1.3.2: the path leads from this leaf, at this place, to the root."""
+    need(0 <= index < size, "the index lies outside the tree")
+    place, last, digest = index, size - 1, leaf
+    for sibling in path:
+        need(last > 0, "the inclusion proof is too long")
+        if place % 2 == 1 or place == last:
+            digest = sha256(b"\x01", sibling, digest)
+            while place % 2 == 0 and place != 0:
+                place, last = place // 2, last // 2
+        else:
+            digest = sha256(b"\x01", digest, sibling)
+        place, last = place // 2, last // 2
+    need(last == 0 and digest == root, "the inclusion proof does not lead to the root")
+
+
+class Tree:
+    """Entries are added one by one; kept are the roots of the complete subtrees, the largest first."""
+
+    def __init__(self):
+        self.size, self.peaks = 0, []
+
+    def add(self, leaf):
+        count = self.size
+        while count % 2 == 1:
+            leaf, count = sha256(b"\x01", self.peaks.pop(), leaf), count // 2
+        self.peaks.append(leaf)
+        self.size += 1
+
+    def root(self):
+        digest = self.peaks[-1] if self.peaks else sha256()
+        for left in reversed(self.peaks[:-1]):
+            digest = sha256(b"\x01", left, digest)
+        return digest
+
+
+# Sections 4.1, 5 and 10.3: keys and signatures. With a key of low order anybody could sign.
+
+PRIME = 2**255 - 19
+WEAK = {
+    0,
+    1,
+    PRIME - 1,
+    2707385501144840649318225287225658788936804267575313519463743609750303402022,
+    55188659117513257062467267217118295137698188065244968500265048394206261417927,
+}
+
+
+def ed25519_key(raw):
+    y = int.from_bytes(raw, "little") % 2**255
+    need(len(raw) == 32 and y < PRIME and y not in WEAK, "an Ed25519 key is weak or malformed")
+    return raw
+
+
+def is_signed(key_class, public, signature, message):
+    try:
+        key_class.from_public_bytes(public).verify(signature, message)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def read_vkey(text):
+    """``(name, type, public key, key id)`` of name+hex(key id)+base64(type || public key)."""
+    parts = text.split("+", 2)
+    raw = plain_base64(parts[2]) if len(parts) == 3 else b""
+    need(parts[0] and len(raw) == 33, "not a verifier key")
+    key_id = sha256(parts[0].encode(), b"\n", raw)[:4]
+    need(key_id.hex() == parts[1], "the key id is not computed from the key")
+    return parts[0], raw[0], ed25519_key(raw[1:]), key_id
+
+
+def read_pair(value):
+    """A seat's two public keys, with the identifiers by which documents name them (RFC 7638)."""
+    pair = members(value, {"Ed25519", "ML-DSA-65"}, "keys")
+    ed25519, ml_dsa = pair["Ed25519"], pair["ML-DSA-65"]
+    first = digest_of(compact({"crv": "Ed25519", "kty": "OKP", "x": ed25519}))
+    second = digest_of(compact({"alg": "ML-DSA-65", "kty": "AKP", "pub": ml_dsa}))
+    return ed25519_key(base64url(ed25519, 32)), base64url(ml_dsa, 1952), first, second
+
+
+def read_signatures(value):
+    need(isinstance(value, list) and len(value) == 2, "there are not exactly two signatures")
+    found = []
+    for each, length in zip(value, (64, 3309), strict=True):
+        members(each, {"protected", "signature"}, "signature")
+        found.append((string(each["protected"], "protected header", 1024), each["signature"]))
+        base64url(each["signature"], length)
+    return found
+
+
+def check_signatures(payload, signatures, kind, pair, member=None):
+    """Both are there and genuine, under headers that name these keys, this kind, and both algorithms."""
+    algorithms = (
+        ("Ed25519", pair[2], Ed25519PublicKey, pair[0]),
+        ("ML-DSA-65", pair[3], MLDSA65PublicKey, pair[1]),
+    )
+    for (protected, _), (name, kid, _, _) in zip(signatures, algorithms, strict=True):
+        header = {"alg": name, "kid": kid, "sset": ["Ed25519", "ML-DSA-65"]}
+        header |= {"typ": f"varde-{kind}+json"} | ({"member": member} if member else {})
+        said = "the signature headers do not name the sender's keys and both algorithms"
+        need(protected == to_base64url(compact(header)), said)
+    for (protected, signature), (name, _, key_class, key) in zip(signatures, algorithms, strict=True):
+        message = f"{protected}.{payload}".encode()
+        genuine = is_signed(key_class, key, base64url(signature), message)
+        need(genuine, f"the {name} signature is wrong")
+
+
+# Section 4.3: who belongs to the federation with which keys, by whose votes.
+
+
+def read_seat(value):
+    names = "nation standing name broker ca relay log witness signing voting"
+    members(value, names.split(), "member")
+    matching(NATION, value["nation"], "a seat has no nation")
+    need(value["standing"] in ("member", "observer"), "a standing is neither member nor observer")
+    votes = value["voting"] is not None
+    need((value["standing"] == "member") == votes, "members have voting keys, observers have none")
+    log, witness = read_vkey(string(value["log"], "log")), read_vkey(string(value["witness"], "w"))
+    need((log[1], witness[1]) == (1, 4), "a log's or witness's key is of another type")
+    signing, voting = read_pair(value["signing"]), read_pair(value["voting"]) if votes else None
+    keys = [*signing[:2], *(voting or ())[:2], log[2], witness[2], value["relay"], value["ca"]]
+    seat = {"log": log, "witness": witness, "signing": signing, "voting": voting}
+    return seat | {"keys": keys, "value": value}
+
+
+def read_roster(payload):
+    roster = read_json(payload, 2 * 1024 * 1024)
+    members(roster, "v fed version prev iat exp members".split(), "roster")
+    version = integer(roster["version"], "version")
+    need(type(roster["v"]) is int and roster["v"] == 1, "the version is not 1")
+    first = [version == 1] * 2 == [roster["fed"] is None, roster["prev"] is None]
+    later = version > 1 and roster["fed"] is not None and roster["prev"] is not None
+    need(first or later, "version 1, and no other, has neither fed nor prev")
+    life = integer(roster["exp"], "exp", LAST_SECOND) - integer(roster["iat"], "iat", LAST_SECOND)
+    need(0 < life <= 90 * 24 * 3600, "a roster lives up to 90 days")
+    listed = items(roster["members"], "members", 64)
+    seats = {each["nation"]: read_seat(each) for each in listed if isinstance(each, dict)}
+    in_order = [each["nation"] for each in listed] == sorted(seats)
+    need(in_order, "the members are not sorted, or a nation has two seats")
+    keys = [key for seat in seats.values() for key in seat["keys"]]
+    names = [seat[each][0] for seat in seats.values() for each in ("log", "witness")]
+    need(len(set(keys)) == len(keys), "a key occurs twice in the roster")
+    need(len(set(names)) == len(names), "two members have one log or witness name")
+    voters = {nation: seat["voting"] for nation, seat in seats.items() if seat["voting"]}
+    need(len(voters) >= 2, "a federation has at least 2 members")
+    return roster | {"hash": digest_of(payload), "seats": seats, "voters": voters}
+
+
+def nations_voting(payload, votes, roster):
+    """Whose votes are genuine. One that is not is left out: a nation could block every change by spoiling its own."""
+    voting = set()
+    for vote in votes:
+        try:
+            nation = string(members(vote, {"member", "signatures"}, "vote")["member"], "member")
+            need(nation in roster["voters"], "no voter")
+            signatures = read_signatures(vote["signatures"])
+            check_signatures(payload, signatures, "vote", roster["voters"][nation], nation)
+            voting.add(nation)
+        except Wrong:
+            continue
+    return voting
+
+
+def check_threshold(voting, roster):
+    count = len(roster["voters"])
+    needed = 2 if count == 3 else 2 * count // 3 + 1
+    need(len(voting) >= needed, f"{len(voting)} of {needed} votes ({', '.join(sorted(voting))})")
+
+
+class Rosters:
+    """The chain: the first has the fingerprint and all its members' votes, each other follows by votes."""
+
+    def __init__(self, genesis, now):
+        self.genesis, self.now, self.chain, self.fault = genesis, now, [], None
+
+    def follow(self, text):
+        try:
+            if self.fault is None:
+                self.chain.append(self.read_next(text.encode("utf-8", "replace")))
+        except Wrong as error:
+            self.fault = str(error)
+
+    def read_next(self, raw):
+        value = members(read_json(raw, 2 * 1024 * 1024), {"payload", "votes"}, "voted roster")
+        encoded, votes = value["payload"], items(value["votes"], "votes", 128)
+        payload = base64url(encoded)
+        if not self.chain:
+            agreed = digest_of(payload) == self.genesis
+            need(agreed, "this is not the genesis roster that was agreed")
+            roster = read_roster(payload)
+            need(roster["version"] == 1, "a genesis roster has version 1")
+            missing = sorted(roster["voters"].keys() - nations_voting(encoded, votes, roster))
+            need(not missing, f"no valid vote of {', '.join(missing)}")
+            return roster
+        known = [each["hash"] for each in self.chain]
+        need(digest_of(payload) not in known, "the same roster stands there twice")
+        last, roster = self.chain[-1], read_roster(payload)
+        version = roster["version"]
+        need(version > last["version"], f"there are two rosters of version {version}")
+        need(roster["fed"] == self.genesis, "the roster is of another federation")
+        follows = version == last["version"] + 1
+        need(follows, f"version {version} does not follow {last['version']}")
+        need(roster["prev"] == last["hash"], "the roster does not link to the current one")
+        in_time = last["iat"] <= roster["iat"] <= self.now + SKEW
+        need(in_time, "the roster is older than its predecessor, or from the future")
+        old, new = ({n: seat["value"] for n, seat in r["seats"].items()} for r in (last, roster))
+        changed = sorted(each for each in old | new if old.get(each) != new.get(each))
+        need(len(changed) <= 1, f"more than one member changed: {', '.join(changed)}")
+        check_threshold(nations_voting(encoded, votes, last), last)
+        voting = nations_voting(encoded, votes, roster)
+        check_threshold(voting, roster)
+        own = set(changed) & roster["voters"].keys() <= voting
+        need(own, f"{', '.join(changed)} did not vote with its own keys")
+        return roster
+
+    def log_keys(self, nation):
+        """Every key that a roster gave to the nation's log, the newest first."""
+        seats = [each["seats"].get(nation) for each in reversed(self.chain)]
+        return list(dict.fromkeys(seat["log"] for seat in seats if seat))
+
+
+# Sections 10.3, 10.4 and 10.6: three lines, signed by the log and cosigned by the other nations' nodes.
+
+
+def read_note(raw):
+    need(not re.search(r"[\x00-\x09\x0b-\x1f]", raw), "the note has a control character")
+    need("\n\n" in raw and raw.endswith("\n"), "the note has no signatures")
+    text, _, rest = raw.rpartition("\n\n")
+    lines = [re.fullmatch("\u2014 ([^\\s+]+) ([^ ]+)", line) for line in rest.split("\n")[:-1]]
+    need(0 < len(lines) <= 128 and all(lines), "the note's signature lines have another form")
+    return text + "\n", [(line[1], plain_base64(line[2])) for line in lines]
+
+
+def line_of(lines, key):
+    """What follows the key id in the one line of this key; nothing where it has none."""
+    found = [blob[4:] for name, blob in lines if (name, blob[:4]) == (key[0], key[3])]
+    need(len(found) <= 1, f"{len(found)} signatures by {key[0]} where one is due")
+    return found[0] if found else None
+
+
+def open_checkpoint(raw, keys):
+    """Origin, size and root of a note that one of the log's keys signed."""
+    refusal = Wrong("no key of the log is known")
+    for key in keys:
+        try:
+            text, lines = read_note(raw)
+            parts = text.split("\n")
+            need(len(parts) == 4 and not parts[3], "a checkpoint has exactly three lines")
+            matching("0|[1-9][0-9]{0,15}", parts[1], "not a decimal number")
+            root = plain_base64(parts[2], 32)
+            empty = parts[1] != "0" or root == sha256()
+            need(empty, "an empty log with a root of something")
+            need(parts[0] == key[0], f"the checkpoint is of {parts[0]!r}")
+            signature = line_of(lines, key)
+            need(signature is not None, f"0 signatures by {key[0]} where one is due")
+            genuine = is_signed(Ed25519PublicKey, key[2], signature, text.encode())
+            need(genuine, f"the signature of {key[0]} is wrong")
+            return parts[0], int(parts[1]), root
+        except Wrong as error:
+            refusal = error
+    raise refusal
+
+
+def witnesses_of(raw, roster, owner, now):
+    """Who of the other members cosigned, when (Unix seconds), and how many of them make a majority."""
+    text, lines = read_note(raw)
+    others, found = sorted(roster["voters"].keys() - {owner}), {}
+    for nation in others:
+        key = roster["seats"][nation]["witness"]
+        blob = line_of(lines, key)
+        if blob is not None:
+            at = int.from_bytes(blob[:8], "big")
+            need(0 < at < 2**63, "the time of the cosignature is out of range")
+            message = f"cosignature/v1\ntime {at}\n{text}".encode()
+            genuine = is_signed(Ed25519PublicKey, key[2], blob[8:], message)
+            need(genuine, f"the signature of {key[0]} is wrong")
+            if at <= now + SKEW:
+                found[nation] = at
+    return {"nations": found, "others": len(others), "needed": len(others) // 2 + 1}
+
+
+# Section 10.7: the evidence of one alert.
+
+LINES = ("roster", "checkpoint", "document", "entry", "claims", "end")
+MOMENTS = ("queued_at", "sent_at", "delivered_at", "displayed_at", "acknowledged_at")
+LEAF = ("index", "kind", "at", "actor", "subjects", "detail", "salt")
+RANKS = {"queued": 0, "sent": 0, "failed": 0, "delivered": 1, "displayed": 2, "acknowledged": 3}
+PROVEN = ("not delivered", "delivered", "displayed", "acknowledged")
+LAST = LAST_SECOND * 1000 + 999
+
+
+def moment(milliseconds):
+    at = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    return f"{at:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
+
+
+def printable(text):
+    return "".join(each if each.isprintable() else "\ufffd" for each in text)
+
+
+def cap_of(document, name):
+    alert = document["body"].get("alert")
+    value = alert.get(name) if isinstance(alert, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+class Evidence:
+    """Reads the lines, checks them one by one, and keeps what each nation has signed about the alert."""
+
+    def __init__(self, header, genesis, now):
+        members(header, ("varde", "v", "alert", "from", "node", "federation"), "the header")
+        self.alert = matching(UUID7, header["alert"], "the header names no alert")
+        self.sender = matching(NATION, header["from"], "the header names no sender")
+        self.node = matching(NATION, header["node"], "the header names no node")
+        base64url(header["federation"], 32)
+        self.pinned, self.now = genesis is not None, now
+        self.rosters = Rosters(genesis or header["federation"], now)
+        self.steps, self.known, self.counts = [], {}, dict.fromkeys(LINES, 0)
+        self.note, self.documents, self.entries, self.deliveries = None, [], [], []
+        self.reached, self.left_out, self.faults = 0, 0, []
+        self.digest = self.signed_alert = self.cosigned = None
+
+    def step(self, check, outcome, place, detail):
+        step = {"check": check, "outcome": outcome, "place": place, "detail": printable(detail)}
+        self.steps.append(step)
+
+    def read(self, lines):
+        size = 0
+        for number, text in enumerate(lines, 2):
+            size += len(text)
+            if size > BUNDLE or len(self.faults) >= FINDINGS:
+                said = "the file is too large, or has too many faults, to go on"
+                self.faults.append((f"line {number}", said))
+                return
+            try:
+                self.take(read_json(text.encode("utf-8", "replace")), f"line {number}")
+            except Wrong as error:
+                self.faults.append((f"line {number}", str(error)))
+        if self.note is None:
+            self.faults.append(("the end", "there is no checkpoint"))
+        if not self.counts["claims"]:
+            self.faults.append(("the end", "there is no line of claims"))
+        if not self.counts["end"]:
+            self.faults.append(("the end", "the file was cut off: its end line is missing"))
+
+    def take(self, line, place):
+        name, value = next(iter(line.items()), ("", None))
+        need(len(line) == 1 and name in LINES, "it is no line of the evidence of an alert")
+        in_place = LINES.index(name) >= self.reached and not self.counts["end"]
+        need(in_place, f"a line '{name}' does not stand here")
+        self.reached = LINES.index(name)
+        if name == "roster":
+            need(isinstance(value, str), "a roster is a text")
+            self.rosters.follow(value)
+        elif name == "checkpoint":
+            once = isinstance(value, str) and self.note is None
+            need(once, "there is one checkpoint, and it is a text")
+            self.note = value
+        elif name == "document":
+            self.take_document(value, place)
+        elif name == "entry":
+            self.take_entry(value, place)
+        elif name == "claims":
+            need(not self.counts["claims"], "there is one line of claims")
+            self.counts["claims"] = 1
+            members(value, ("deliveries", "left_out"), "the claims")
+            self.left_out = integer(value["left_out"], "left_out")
+            for each in items(value["deliveries"], "deliveries", 64):
+                members(each, ("to", "state", "via", *MOMENTS), "a delivery")
+                need(each["state"] in RANKS, "the state of a delivery is unknown")
+                matching(NATION, each["to"], "a delivery is to no nation")
+                for name_of_moment in MOMENTS:
+                    if each[name_of_moment] is not None:
+                        integer(each[name_of_moment], name_of_moment, LAST)
+                if each["via"] is not None:
+                    string(each["via"], "via", 64)
+                self.deliveries.append((f"{place}: delivery to {each['to']}", each))
+        else:
+            self.counts["end"] = 1
+            members(value, ("rosters", "documents", "entries"), "the end line")
+            for each in ("roster", "document", "entry"):
+                plural = "entries" if each == "entry" else f"{each}s"
+                same = integer(value[plural], plural) == self.counts[each]
+                said = f"the end line counts {value[plural]} {plural}; {self.counts[each]} stand there"
+                need(same, said)
+        if name in ("roster", "document", "entry"):
+            self.counts[name] += 1
+
+    def take_document(self, value, place):
+        members(value, ("kind", "from", "id", "digest", "raw"), "a document")
+        known = value["kind"] in ("alert", "receipt", "acknowledgement")
+        need(known, "a document is an alert, a receipt or an acknowledgement")
+        text = value["raw"] is None or isinstance(value["raw"], str)
+        need(text, "the bytes of a document are a text, or null where they were erased")
+        base64url(value["digest"], 32)
+        matching(NATION, value["from"], "a document is of no nation")
+        matching(UUID7, value["id"], "a document has no id")
+        same = [d for _, d in self.documents if (d["from"], d["id"]) == (value["from"], value["id"])]
+        few = not same and len(self.documents) < 10_000
+        need(few, "the same document stands there twice, or there are too many")
+        place = f"{place}: {value['kind']} {value['id']} of {value['from']}"
+        self.documents.append((place, value))
+
+    def take_entry(self, value, place):
+        members(value, ("index", "leaf", "path"), "an entry")
+        index = integer(value["index"], "index")
+        in_order = len(self.entries) < 50_000 and (not self.entries or index > self.entries[-1][1])
+        need(in_order, "entries stand in their order, each once, and there are not too many")
+        path = [plain_base64(string(each, "hash"), 32) for each in items(value["path"], "path", 63)]
+        leaf = string(value["leaf"], "leaf", LINE)
+        self.entries.append((f"{place}: entry {index}", index, leaf, path))
+
+    def run(self):
+        for place, said in self.faults:
+            self.step("form", "failed", place, said)
+        if not self.faults:
+            counts = [self.counts[each] for each in ("roster", "document", "entry")]
+            said = "It is complete and has the form of evidence: {} rosters, {} documents, {} log entries."
+            self.step("form", "ok", "the file", said.format(*counts))
+        if self.left_out:
+            said = f"{self.left_out} further documents about the alert had no room in the file."
+            self.step("form", "warning", "the file", said)
+        self.check_rosters()
+        checkpoint = self.check_checkpoint()
+        seen = [each for place, value in self.documents for each in self.check_document(place, value)]
+        if self.digest is None:
+            said = "the alert itself is not among them"
+            self.step("document", "failed", "the documents", said)
+        proven = []
+        if checkpoint is not None:
+            proven = [each for one in self.entries for each in self.check_entry(one, checkpoint)]
+        for each in seen:
+            each["entries"] = self.check_logged(each, proven)
+        self.check_times(seen, proven)
+        self.check_claims()
+
+    def check_rosters(self):
+        chain, fault = self.rosters.chain, self.rosters.fault
+        if not chain:
+            self.step("genesis", "failed", "roster 1", fault or "the file holds no roster")
+            return
+        if self.pinned:
+            said = "The first roster has the fingerprint that you gave: all keys below follow from it."
+            self.step("genesis", "ok", "roster 1", said)
+        else:
+            said = (
+                f"The fingerprint {self.rosters.genesis} was taken from the file itself. Compare it with the one that "
+                "was told out of band, or give it with --genesis: whoever made the file could have made the rosters."
+            )
+            self.step("genesis", "warning", "roster 1", said)
+        if fault is not None:
+            self.step("rosters", "failed", f"roster {len(chain) + 1}", fault)
+            return
+        version, seats = chain[-1]["version"], ", ".join(sorted(chain[-1]["seats"]))
+        said = (
+            f"Each roster is there by the votes of the one before. The newest, version {version}, "
+            f"has the seats {seats}."
+        )
+        self.step("rosters", "ok", f"rosters 1 to {version}", said)
+
+    def check_checkpoint(self):
+        node, place = self.node, "the checkpoint"
+        if self.note is None or not self.rosters.chain:
+            said = "there is no checkpoint, or no roster to check it by"
+            self.step("checkpoint", "failed", place, said)
+            return None
+        try:
+            checkpoint = open_checkpoint(self.note, self.rosters.log_keys(node))
+        except Wrong as error:
+            self.step("checkpoint", "failed", place, str(error))
+            return None
+        said = (
+            f"{node} has signed, with the log key that the members voted for, that its log {checkpoint[0]} "
+            f"has {checkpoint[1]} entries under one root: it cannot take back any of them."
+        )
+        self.step("checkpoint", "ok", place, said)
+        try:
+            found = witnesses_of(self.note, self.rosters.chain[-1], node, self.now)
+        except Wrong as error:
+            self.step("witnesses", "failed", place, str(error))
+            return checkpoint
+        self.cosigned, count, names = found, len(found["nations"]), ", ".join(found["nations"])
+        by = f"{count} of the {found['others']} other members ({names or 'none'})"
+        if count >= found["needed"]:
+            said = (
+                f"{by} have verified that the log only grew, and cosigned it; {found['needed']} are a majority. "
+                f"{node} cannot show another history to anybody else."
+            )
+        else:
+            said = (
+                f"{by} have cosigned it; a majority is {found['needed']}. "
+                f"Until then it rests on the word of {node} alone."
+            )
+        self.step("witnesses", "ok" if count >= found["needed"] else "warning", place, said)
+        return checkpoint
+
+    def check_document(self, place, value):
+        """Nothing where it does not hold; else the document with what it states."""
+        kind, seen = value["kind"], {"place": place, "value": value, "document": None, "at": None}
+        is_alert = (kind, value["from"], value["id"]) == ("alert", self.sender, self.alert)
+        if is_alert:
+            self.digest = value["digest"]
+        elif self.digest is None:
+            said = "it stands before the alert that it is about"
+            self.step("document", "failed", place, said)
+            return []
+        if value["raw"] is None:
+            said = "Its content was erased; what is left is its digest, which the log keeps."
+            self.step("document", "warning", place, said)
+            return [seen]
+        try:
+            document = seen["document"] = self.open_document(value)
+        except Wrong as error:
+            self.step("document", "failed", place, str(error))
+            return []
+        said = (
+            f"Both signatures (Ed25519 and ML-DSA-65) are those of {document['from']} under roster "
+            f"{document['roster']['version']}. Signed at {moment(document['iat'] * 1000)} by its clock, "
+            f"for {', '.join(document['to'])}."
+        )
+        self.step("document", "ok", place, said)
+        if is_alert:
+            self.signed_alert = document
+            return [seen]
+        try:
+            said, seen["at"] = self.hear(kind, document)
+        except Wrong as error:
+            self.step("reference", "failed", place, str(error))
+            return []
+        self.step("reference", "ok", place, said)
+        return [seen]
+
+    def open_document(self, value):
+        """Digest, form, kind, sender, federation, roster, and both signatures by that roster's keys."""
+        raw, kind = value["raw"].encode(), value["kind"]
+        said = "its bytes do not have the digest that stands beside them"
+        need(digest_of(raw) == value["digest"], said)
+        outer = members(read_json(raw, 512 * 1024), ("payload", "signatures"), "document")
+        payload, signatures = base64url(outer["payload"]), read_signatures(outer["signatures"])
+        pairs = [dict(zip(("protected", "signature"), each, strict=True)) for each in signatures]
+        one_form = compact({"payload": outer["payload"], "signatures": pairs}) == raw
+        need(one_form and len(payload) <= 256 * 1024, "the document is not in its one form")
+        claimed = read_json(base64url(signatures[0][0])).get("typ")
+        need(claimed == f"varde-{kind}+json", f"it was not signed as {kind}")
+        document = read_json(payload)
+        members(document, "v fed id from to iat exp roster body".split(), "payload")
+        need(type(document["v"]) is int and document["v"] == 1, "the version is not 1")
+        need(isinstance(document["body"], dict), "the body is not an object")
+        to = items(document["to"], "to", 64)
+        recipients = all(isinstance(each, str) and re.fullmatch(NATION, each) for each in to)
+        in_order = recipients and to and to == sorted(set(to))
+        need(in_order, "the recipients are not one or more nations, sorted, each once")
+        named = members(document["roster"], ("version", "hash"), "roster")
+        for each in ("iat", "exp"):
+            integer(document[each], each, LAST_SECOND)
+        same = (document["from"], document["id"]) == (value["from"], value["id"])
+        need(same, "another sender or id is signed than stands beside it")
+        need(document["fed"] == self.rosters.genesis, "it is of another federation")
+        key = named["version"], named["hash"]
+        roster = next((r for r in self.rosters.chain if (r["version"], r["hash"]) == key), None)
+        said = f"it was signed under a roster {named['version']} that is not in the file"
+        need(roster is not None, said)
+        seat = roster["seats"].get(document["from"])
+        need(seat is not None, f"{document['from']} has no seat in roster {named['version']}")
+        check_signatures(outer["payload"], signatures, kind, seat["signing"])
+        return document
+
+    def hear(self, kind, document):
+        """What a genuine document says of the alert, and the time that it states."""
+        sender, body = document["from"], document["body"]
+        if kind == "alert":
+            return self.hear_successor(document), None
+        addressed = self.signed_alert is None or sender in self.signed_alert["to"]
+        need(addressed, f"the alert was not addressed to {sender}")
+        heard = {"delivered_at": None, "displayed_at": None, "answers": []}
+        if kind == "receipt":
+            members(body, ("stage", "documents"), "receipt")
+            known = body["stage"] in ("delivered", "displayed")
+            need(known, "the stage of the receipt is unknown")
+            covered = items(body["documents"], "documents", 512)
+            for each in covered:
+                members(each, ("id", "digest", "at", "via"), "receipted document")
+                integer(each["at"], "at", LAST)
+                for nation in items(each["via"], "via", 3):
+                    matching(NATION, nation, "it came by no nation")
+            wanted = self.alert, self.digest
+            found = [each for each in covered if (each["id"], each["digest"]) == wanted]
+            about = found and self.sender in document["to"]
+            need(about, "it covers no document with the id and the digest of the alert")
+            at, way = found[0]["at"], ", ".join(found[0]["via"])
+            heard[f"{body['stage']}_at"] = at
+            what = f"its node had the alert durably at {moment(at)}"
+            what += f", handed on by {way}" if way else ""
+            if body["stage"] == "displayed":
+                what = f"an officer's screen showed the alert at {moment(at)}"
+            said = f"{sender} has signed that {what}."
+        else:
+            members(body, "document digest officer response note at".split(), "acknowledgement")
+            responses = ("acknowledged", "actioning", "assisting", "declined")
+            need(body["response"] in responses, "the response is unknown")
+            officer, at = string(body["officer"], "officer", 128), integer(body["at"], "at", LAST)
+            need(officer, "an acknowledgement names its officer")
+            same = (body["document"], body["digest"]) == (self.alert, self.digest)
+            need(same, "it answers another document than the alert, by id or by digest")
+            answer = {"officer": printable(officer), "response": body["response"], "at": at}
+            heard["answers"].append(answer)
+            said = f"Officer {officer} of {sender} answered '{body['response']}' at {moment(at)}."
+        known = self.known.setdefault(sender, heard)
+        if known is not heard:
+            known["answers"] += heard["answers"]
+            for name in ("delivered_at", "displayed_at"):
+                both = [each for each in (known[name], heard[name]) if each is not None]
+                known[name] = min(both, default=None)
+        return said, at
+
+    def hear_successor(self, document):
+        kind, references = cap_of(document, "msgType"), cap_of(document, "references").split()
+        own = document["from"] == self.sender and kind in ("Update", "Cancel")
+        need(own, "it is no update or cancellation by the alert's sender")
+        if self.signed_alert is None:
+            return f"It is marked {kind}; what it refers to cannot be read in this file."
+        named = [each.split(",")[1] for each in references if "," in each]
+        refers = cap_of(self.signed_alert, "identifier") in named
+        need(refers, "it refers to another alert")
+        return f"It is the {kind} of the alert, which it names in its references."
+
+    def check_entry(self, entry, checkpoint):
+        place, index, text, path = entry
+        try:
+            leaf = members(read_json(text.encode(), 65_535), LEAF, "the entry")
+            said = "the entry names another index than its line"
+            need(integer(leaf["index"], "index") == index, said)
+            for each in items(leaf["subjects"], "subjects", 600):
+                pair = isinstance(each, list) and len(each) == 2
+                need(pair, "a subject is a label and a value")
+                string(each[0], "label"), string(each[1], "value")
+            string(leaf["kind"], "kind"), integer(leaf["at"], "at", LAST)
+            string(leaf["actor"], "actor")
+            check_path(sha256(b"\x00", text.encode()), index, checkpoint[1], path, checkpoint[2])
+            about = self.subject_of(leaf["subjects"])
+        except Wrong as error:
+            self.step("entry", "failed", place, str(error))
+            return []
+        said = f"'{leaf['kind']}' by {leaf['actor']} at {moment(leaf['at'])}, about {about}"
+        said = f"It stands in the log that the checkpoint signs: {said}."
+        self.step("entry", "ok", place, said)
+        return [leaf]
+
+    def subject_of(self, subjects):
+        digests = [value for label, value in subjects if label == "digest"]
+        for _, each in self.documents:
+            label = "document" if each["kind"] == "alert" else each["kind"]
+            if [label, each["id"]] in subjects:
+                said = f"it speaks of another {each['kind']} with this id: the digests differ"
+                need(not digests or each["digest"] in digests, said)
+                return f"{each['kind']} {each['id']}"
+        raise Wrong("it speaks of no document of this file")
+
+    def check_logged(self, seen, proven):
+        found = [leaf for leaf in proven if self.records(leaf, seen["value"])]
+        if found:
+            numbers = ", ".join(str(leaf["index"]) for leaf in found[:8])
+            said = f"The log speaks of it in entry {numbers}: it was there when the checkpoint was signed."
+        else:
+            said = "no proven entry of the log says that it was recorded"
+        self.step("logged", "ok" if found else "failed", seen["place"], said)
+        return found
+
+    def records(self, leaf, value):
+        """Whether an entry records this document: by id and digest, or as what a node's own receipt is about."""
+        subjects, kind = leaf["subjects"], value["kind"]
+        if kind == "alert":
+            fits = leaf["kind"] == ("sent" if value["from"] == self.node else "received")
+            wanted = [["document", value["id"]], ["digest", value["digest"]]]
+            return fits and all(each in subjects for each in wanted)
+        own = kind == "receipt" and value["from"] == self.node
+        fits = [kind, value["id"]] in subjects or own and leaf["kind"] in ("received", "displayed")
+        return fits and ["document", self.alert] in subjects
+
+    def check_times(self, seen, proven):
+        before = len(self.steps)
+        for each in seen:
+            for said in self.strange_times(each) if each["document"] else ():
+                self.step("times", "warning", each["place"], said)
+        newest = max((leaf["at"] for leaf in proven), default=0)
+        for nation, at in (self.cosigned["nations"] if self.cosigned else {}).items():
+            if at + SKEW < newest // 1000:
+                said = f"{nation} cosigned at {moment(at * 1000)}, before the newest entry here was made"
+                self.step("times", "warning", "the checkpoint", said)
+        if len(self.steps) == before:
+            said = f"What the documents, the log and the witnesses say of times agrees within {SKEW} s."
+            self.step("times", "ok", "the file", said)
+
+    def strange_times(self, seen):
+        document, stated, skew = seen["document"], seen["at"], SKEW * 1000
+        issued, version = document["iat"] * 1000, document["roster"]["version"]
+        logged = seen["entries"][0]["at"] if seen["entries"] else None
+        for roster in self.rosters.chain:
+            if roster["version"] == version + 1 and document["iat"] > roster["iat"] + WEEK:
+                yield f"it was signed under roster {version}, replaced more than 7 days before"
+        if logged is not None and logged < issued - skew:
+            yield f"it was signed later ({moment(issued)}) than the log recorded it ({moment(logged)})"
+        if logged is not None and logged > document["exp"] * 1000 + skew:
+            yield f"it was recorded ({moment(logged)}) after it had expired"
+        if stated is not None and stated > issued + skew:
+            yield f"it states a time ({moment(stated)}) after it was signed"
+        alert = self.signed_alert
+        if stated is not None and alert and stated < alert["iat"] * 1000 - skew:
+            yield f"it states a time ({moment(stated)}) before the alert was signed"
+
+    def check_claims(self):
+        for place, claim in self.deliveries:
+            to, state, known = claim["to"], claim["state"], self.known.get(claim["to"])
+            rank, claimed = 0, RANKS[state]
+            if known:
+                rank = 1 if known["delivered_at"] is not None else 0
+                rank = 2 if known["displayed_at"] is not None else rank
+                rank = 3 if known["answers"] else rank
+            words = "prove only" if claimed > rank else "prove" if claimed < rank else "prove the same"
+            said = f"The node claims '{state}', which nobody has signed; the documents of {to} {words}: "
+            outcome = "ok" if claimed == rank else "warning"
+            self.step("claims", outcome, place, f"{said}{PROVEN[rank]}.")
+
+
+def verify_evidence(header, lines, genesis, now):
+    evidence = Evidence(header, genesis, now)
+    evidence.read(lines)
+    evidence.run()
+    return {
+        "form": "alert-evidence",
+        "intact": all(each["outcome"] != "failed" for each in evidence.steps),
+        "alert": evidence.alert,
+        "from": evidence.sender,
+        "node": evidence.node,
+        "genesis": evidence.rosters.genesis,
+        "genesis_pinned": evidence.pinned,
+        "steps": evidence.steps,
+        "known": dict(sorted(evidence.known.items())),
+    }
