@@ -256,7 +256,9 @@ def check_signatures(payload, signatures, kind, pair, member=None):
         header |= {"typ": f"varde-{kind}+json"} | ({"member": member} if member else {})
         said = "the signature headers do not name the sender's keys and both algorithms"
         need(protected == to_base64url(compact(header)), said)
-    for (protected, signature), (name, _, key_class, key) in zip(signatures, algorithms, strict=True):
+    for (protected, signature), (name, _, key_class, key) in zip(
+        signatures, algorithms, strict=True
+    ):
         message = f"{protected}.{payload}".encode()
         genuine = is_signed(key_class, key, base64url(signature), message)
         need(genuine, f"the {name} signature is wrong")
@@ -282,7 +284,7 @@ def read_seat(value):
 
 def read_roster(payload):
     roster = read_json(payload, 2 * 1024 * 1024)
-    members(roster, "v fed version prev iat exp members".split(), "roster")
+    members(roster, ["v", "fed", "version", "prev", "iat", "exp", "members"], "roster")
     version = integer(roster["version"], "version")
     need(type(roster["v"]) is int and roster["v"] == 1, "the version is not 1")
     first = [version == 1] * 2 == [roster["fed"] is None, roster["prev"] is None]
@@ -538,7 +540,9 @@ class Evidence:
             for each in ("roster", "document", "entry"):
                 plural = "entries" if each == "entry" else f"{each}s"
                 same = integer(value[plural], plural) == self.counts[each]
-                said = f"the end line counts {value[plural]} {plural}; {self.counts[each]} stand there"
+                said = (
+                    f"the end line counts {value[plural]} {plural}; {self.counts[each]} stand there"
+                )
                 need(same, said)
         if name in ("roster", "document", "entry"):
             self.counts[name] += 1
@@ -552,7 +556,9 @@ class Evidence:
         base64url(value["digest"], 32)
         matching(NATION, value["from"], "a document is of no nation")
         matching(UUID7, value["id"], "a document has no id")
-        same = [d for _, d in self.documents if (d["from"], d["id"]) == (value["from"], value["id"])]
+        same = [
+            d for _, d in self.documents if (d["from"], d["id"]) == (value["from"], value["id"])
+        ]
         few = not same and len(self.documents) < 10_000
         need(few, "the same document stands there twice, or there are too many")
         place = f"{place}: {value['kind']} {value['id']} of {value['from']}"
@@ -579,7 +585,9 @@ class Evidence:
             self.step("form", "warning", "the file", said)
         self.check_rosters()
         checkpoint = self.check_checkpoint()
-        seen = [each for place, value in self.documents for each in self.check_document(place, value)]
+        seen = [
+            each for place, value in self.documents for each in self.check_document(place, value)
+        ]
         if self.digest is None:
             said = "the alert itself is not among them"
             self.step("document", "failed", "the documents", said)
@@ -597,7 +605,9 @@ class Evidence:
             self.step("genesis", "failed", "roster 1", fault or "the file holds no roster")
             return
         if self.pinned:
-            said = "The first roster has the fingerprint that you gave: all keys below follow from it."
+            said = (
+                "The first roster has the fingerprint that you gave: all keys below follow from it."
+            )
             self.step("genesis", "ok", "roster 1", said)
         else:
             said = (
@@ -700,7 +710,7 @@ class Evidence:
         claimed = read_json(base64url(signatures[0][0])).get("typ")
         need(claimed == f"varde-{kind}+json", f"it was not signed as {kind}")
         document = read_json(payload)
-        members(document, "v fed id from to iat exp roster body".split(), "payload")
+        members(document, ["v", "fed", "id", "from", "to", "iat", "exp", "roster", "body"], "payload")
         need(type(document["v"]) is int and document["v"] == 1, "the version is not 1")
         need(isinstance(document["body"], dict), "the body is not an object")
         to = items(document["to"], "to", 64)
@@ -752,7 +762,7 @@ class Evidence:
                 what = f"an officer's screen showed the alert at {moment(at)}"
             said = f"{sender} has signed that {what}."
         else:
-            members(body, "document digest officer response note at".split(), "acknowledgement")
+            members(body, ["document", "digest", "officer", "response", "note", "at"], "acknowledgement")
             responses = ("acknowledged", "actioning", "assisting", "declined")
             need(body["response"] in responses, "the response is unknown")
             officer, at = string(body["officer"], "officer", 128), integer(body["at"], "at", LAST)
@@ -831,7 +841,7 @@ class Evidence:
             wanted = [["document", value["id"]], ["digest", value["digest"]]]
             return fits and all(each in subjects for each in wanted)
         own = kind == "receipt" and value["from"] == self.node
-        fits = [kind, value["id"]] in subjects or own and leaf["kind"] in ("received", "displayed")
+        fits = [kind, value["id"]] in subjects or (own and leaf["kind"] in ("received", "displayed"))
         return fits and ["document", self.alert] in subjects
 
     def check_times(self, seen, proven):
@@ -873,7 +883,9 @@ class Evidence:
                 rank = 1 if known["delivered_at"] is not None else 0
                 rank = 2 if known["displayed_at"] is not None else rank
                 rank = 3 if known["answers"] else rank
-            words = "prove only" if claimed > rank else "prove" if claimed < rank else "prove the same"
+            words = (
+                "prove only" if claimed > rank else "prove" if claimed < rank else "prove the same"
+            )
             said = f"The node claims '{state}', which nobody has signed; the documents of {to} {words}: "
             outcome = "ok" if claimed == rank else "warning"
             self.step("claims", outcome, place, f"{said}{PROVEN[rank]}.")
@@ -894,3 +906,362 @@ def verify_evidence(header, lines, genesis, now):
         "steps": evidence.steps,
         "known": dict(sorted(evidence.known.items())),
     }
+
+
+# Section 10.5: a whole log. An entry names its own index, so that what was moved, deleted or inserted is named exactly.
+
+
+class Log:
+    """Reads the lines once, in constant memory. ``expected`` is the index that should come next."""
+
+    def __init__(self, header, genesis, keys, now):
+        members(header, ("varde", "v", "origin", "vkeys", "nation", "federation"), "the header")
+        self.origin = string(header["origin"], "origin")
+        self.nation = matching(NATION, header["nation"], "the header names no nation")
+        self.federation = string(header["federation"], "federation")
+        own = [
+            read_vkey(string(each, "vkey", 4096)) for each in items(header["vkeys"], "vkeys", 128)
+        ]
+        self.told = self.of_log(read_vkey(each) for each in keys)
+        self.own = self.of_log(own)
+        need(self.told if keys else self.own, f"no key for the log {self.origin!r} is given")
+        self.genesis, self.now, self.rosters, self.keys, self.pinned = genesis, now, None, [], False
+        self.tree, self.expected, self.claimed, self.waiting = Tree(), 0, 0, None
+        self.newest, self.checkpoints, self.cosigned = None, 0, deque(maxlen=COSIGNED)
+        self.mismatch, self.displaced, self.disordered_at, self.ended = None, {}, None, False
+        self.findings, self.warnings, self.attested = [], [], None
+
+    def of_log(self, keys):
+        return [key for key in dict.fromkeys(keys) if key[:2] == (self.origin, 1)]
+
+    def find(self, fault, first, last, detail):
+        if len(self.findings) < FINDINGS:
+            self.findings.append({"fault": fault, "first": first, "last": last, "detail": detail})
+
+    def read(self, lines, progress):
+        for number, text in enumerate(lines, 2):
+            try:
+                line = read_json(text.encode("utf-8", "replace"))
+            except Wrong:
+                line = {}
+            try:
+                self.take(line)
+            except Wrong as error:
+                place = self.tree.size
+                self.find("unreadable", place, place, f"line {number}: {error}")
+            if number % 5000 == 0:
+                progress(self.tree.size)
+        self.choose_keys()
+        self.attested = self.find_witnesses()
+        self.finish()
+
+    def take(self, line):
+        need(not self.ended, "it follows the end line")
+        names = set(line)
+        if names == {"roster"}:
+            early = not self.keys and isinstance(line["roster"], str)
+            need(early, "rosters are texts, and stand after the header")
+            if self.rosters is None:
+                if self.genesis is None:
+                    base64url(self.federation, 32)
+                self.rosters = Rosters(self.genesis or self.federation, self.now)
+            self.rosters.follow(line["roster"])
+            return
+        self.choose_keys()
+        if names == {"index", "leaf", "hash"}:
+            self.take_entry(line)
+        elif names == {"checkpoint"}:
+            need(isinstance(line["checkpoint"], str), "a checkpoint is a text")
+            self.take_checkpoint(line["checkpoint"])
+        elif names == {"end"}:
+            self.take_end(line["end"])
+        else:
+            raise Wrong("it is no line of an export")
+
+    def choose_keys(self):
+        """Keys that you gave, else those that the members voted for, else the file's own."""
+        if self.keys:
+            return
+        self.keys, self.pinned = self.told or self.own, bool(self.told)
+        if self.rosters is None:
+            if self.genesis is not None:
+                self.find("bad_roster", 0, 0, "the file holds no roster")
+        elif self.rosters.fault is not None:
+            place = len(self.rosters.chain) + 1
+            self.find("bad_roster", 0, 0, f"roster {place} of the file: {self.rosters.fault}")
+        elif not self.told:
+            voted = self.of_log(self.rosters.log_keys(self.nation))
+            if voted:
+                self.keys, self.pinned = voted, self.genesis is not None
+            else:
+                said = f"no roster gives {self.nation} a log {self.origin!r}"
+                self.find("bad_roster", 0, 0, said)
+
+    def take_entry(self, line):
+        index, leaf = line["index"], line["leaf"]
+        fits = type(index) is int and index >= 0 and isinstance(leaf, str)
+        need(fits, "an entry has an index and a leaf")
+        self.place_waiting(index)
+        digest = sha256(b"\x00", leaf.encode())
+        try:
+            kept = base64url(line["hash"], 32)
+        except Wrong:
+            kept = None
+        if digest != kept or not leaf.startswith(f'{{"index":{index},"kind":'):
+            self.find("changed", index, index, f"entry {index} is not what its hash says")
+        # Over the hash that the node kept, so that a changed entry hides no other from the checkpoints.
+        self.tree.add(kept or digest)
+        self.waiting = index
+
+    def place_waiting(self, following):
+        """Judge the place of the entry before this one: what follows tells a swap from a deletion."""
+        index, expected, self.waiting = self.waiting, self.expected, None
+        if index is None or index == expected:
+            self.expected += index is not None
+            return
+        if self.disordered_at is None:
+            self.disordered_at = self.tree.size - 1
+        if index < expected:
+            other = self.displaced.pop(index, None)
+            if other is not None and other == expected:
+                said = f"entries {index} and {other} stand in each other's place"
+                self.find("swapped", index, other, said)
+                self.expected += 1
+            else:
+                self.find("inserted", index, index, f"entry {index} was inserted a second time")
+        elif following is not None and following <= expected + 1:
+            # The one that belongs here, or its successor, comes next: this one stands in another's place.
+            if len(self.displaced) < FINDINGS:
+                self.displaced[expected] = index
+            self.expected += 1
+        else:
+            missing = f"{expected}" if index == expected + 1 else f"{expected} to {index - 1}"
+            self.find("deleted", expected, index - 1, f"entry {missing} is missing")
+            self.expected = index + 1
+
+    def open(self, raw):
+        checkpoint = open_checkpoint(raw, self.keys)
+        self.claimed = max(self.claimed, checkpoint[1])
+        return checkpoint
+
+    def take_checkpoint(self, raw):
+        place = self.tree.size
+        try:
+            checkpoint = self.open(raw)
+        except Wrong as error:
+            self.find("bad_checkpoint", place, place, f"after {place} entries: {error}")
+            return
+        if checkpoint[1:] != (place, self.tree.root()):
+            signed = self.newest[1] if self.newest else 0
+            self.mismatch = self.mismatch or (checkpoint[1], place, signed)
+        elif checkpoint != self.newest:
+            self.checkpoints, self.newest = self.checkpoints + 1, checkpoint
+            if raw.count("\n\u2014 ") > 1:
+                self.cosigned.append(raw)
+
+    def take_end(self, value):
+        self.ended = True
+        members(value, ("entries", "checkpoint"), "end line")
+        entries, raw, place = value["entries"], value["checkpoint"], self.tree.size
+        need(isinstance(raw, str), "a checkpoint is a text")
+        need(type(entries) is int, "the end line counts no entries")
+        self.place_waiting(None)
+        if entries < self.expected:
+            said = f"the end line counts {entries} entries, but {self.expected} stand in the file"
+            self.find("inserted", max(entries, 0), self.expected - 1, said)
+        self.claimed = max(self.claimed, entries)
+        try:
+            checkpoint = self.open(raw)
+        except Wrong as error:
+            self.find("bad_checkpoint", place, place, f"the newest one: {error}")
+            return
+        size = checkpoint[1]
+        if size == place:
+            self.take_checkpoint(raw)
+        elif size < place and checkpoint != self.newest and self.disordered_at is None:
+            said = f"the newest one, of {size} entries, is not the last in the file"
+            self.find("bad_checkpoint", size, size, said)
+
+    def find_witnesses(self):
+        """From the newest checkpoint back until a majority stands behind one: it vouches for all before it."""
+        best = None
+        if self.rosters is None or not self.rosters.chain:
+            return None
+        for raw in reversed(self.cosigned):
+            size = self.open(raw)[1]
+            try:
+                found = witnesses_of(raw, self.rosters.chain[-1], self.nation, self.now)
+            except Wrong as error:
+                self.find("bad_checkpoint", size, size, f"after {size} entries: {error}")
+                continue
+            if best is None or len(found["nations"]) > len(best["nations"]):
+                best = {"size": size} | found
+            if len(found["nations"]) >= found["needed"]:
+                break
+        return best
+
+    def finish(self):
+        self.place_waiting(None)
+        for place, index in self.displaced.items():
+            self.find("inserted", index, index, f"entry {index} stands in the place of {place}")
+        if self.mismatch is not None:
+            self.judge(*self.mismatch)
+        read, size, signed = self.expected, self.tree.size, self.newest[1] if self.newest else 0
+        if read < self.claimed:
+            last = self.claimed - 1
+            self.find("truncated", read, last, f"entries {read} to {last} were cut off")
+        elif not self.ended:
+            said = f"the file stops before its end, at entry {read}"
+            self.find("truncated", read, read, said)
+        if self.findings or signed == size:
+            return
+        if signed == 0:
+            self.find("bad_checkpoint", 0, size - 1, "no checkpoint signs any of the entries")
+            return
+        said = f"entries {signed} to {size - 1} are after the last signed checkpoint"
+        tail = {"fault": "unsigned_tail", "first": signed, "last": size - 1, "detail": said}
+        self.warnings.append(tail)
+
+    def judge(self, size, place, signed):
+        """A checkpoint is over another tree than the entries before it, unless their order explains it already."""
+        disordered = self.disordered_at is not None and self.disordered_at < max(size, place)
+        if disordered or size > self.expected:
+            return
+        if size != place:
+            said = f"a checkpoint of {size} entries stands after {place} entries"
+            self.find("bad_checkpoint", place, place, said)
+        elif signed == size:
+            said = f"two different checkpoints of {size} entries are signed: the log has forked"
+            self.find("bad_checkpoint", place, place, said)
+        else:
+            said = f"entries {signed} to {size - 1} are not those that the checkpoint of {size} entries signs"
+            self.find("changed", signed, size - 1, said)
+
+    def steps(self):
+        """The same in plain words."""
+        newest = self.rosters.chain[-1]["version"] if self.rosters and self.rosters.chain else None
+        outcome = "ok" if self.pinned else "warning"
+        if any(each["fault"] == "bad_roster" for each in self.findings):
+            outcome, said = (
+                "failed",
+                "The rosters do not hold (see below): the members' votes vouch for nothing here.",
+            )
+        elif self.pinned:
+            said = f"The key of {self.origin} is one that you gave, or that the members voted for."
+            said += f" The file's rosters go to version {newest}." if newest else ""
+        else:
+            said = (
+                f"The key of {self.origin} follows from the file alone, with the genesis fingerprint "
+                f"{self.genesis or self.federation}. Compare that with the one that was told out of band, or give "
+                "--genesis, --roster or --key: whoever made the file could have made the key."
+            )
+        yield "keys", outcome, "the header", said
+        for outcome, found in (("failed", self.findings), ("warning", self.warnings)):
+            if not found and outcome == "failed":
+                said = f"All {self.tree.size} entries stand in their order, none missing, and have the hashes of the tree."
+                yield "entries", "ok", "the entries", said
+            for each in found:
+                first, last = each["first"], each["last"]
+                place = f"entry {first}" if first == last else f"entries {first} to {last}"
+                yield each["fault"], outcome, place, f"{each['detail']}."
+        said = (
+            f"{self.nation} has signed {self.checkpoints} checkpoints that match; the newest is over "
+            f"{self.newest[1] if self.newest else 0} entries. None of these can be changed or taken away any more "
+            "without its showing."
+        )
+        yield "checkpoints", "ok", "the checkpoints", said
+        found = self.attested
+        if found is None:
+            said = (
+                "No cosignature of another nation could be checked: the log rests on the word of "
+                f"{self.nation} alone, who may have shown another history to somebody else."
+            )
+            yield "witnesses", "warning", "the checkpoints", said
+            return
+        count, names = len(found["nations"]), ", ".join(found["nations"]) or "none"
+        said = (
+            f"{count} of the {found['others']} other members ({names}) have cosigned the checkpoint of "
+            f"{found['size']} entries; a majority is {found['needed']}."
+        )
+        yield "witnesses", "ok" if count >= found["needed"] else "warning", "the checkpoints", said
+
+
+def verify_log(header, lines, genesis, keys, now, progress):
+    log = Log(header, genesis, keys, now)
+    log.read(lines, progress)
+    chain = log.rosters.chain if log.rosters else []
+    names = ("check", "outcome", "place", "detail")
+    return {
+        "form": "audit-log",
+        "intact": not log.findings,
+        "origin": log.origin,
+        "nation": log.nation,
+        "entries": log.tree.size,
+        "signed_entries": log.newest[1] if log.newest else 0,
+        "checkpoints": log.checkpoints,
+        "keys_pinned": log.pinned,
+        "genesis": genesis or log.federation,
+        "roster_version": chain[-1]["version"] if chain else None,
+        "witnesses": log.attested,
+        "findings": log.findings,
+        "warnings": log.warnings,
+        "steps": [
+            dict(zip(names, (*step[:3], printable(step[3])), strict=True)) for step in log.steps()
+        ],
+    }
+
+
+def verify(lines, genesis=None, keys=(), now=LAST_SECOND, progress=lambda entries: None):
+    """What is true of a file, given line by line; ``Wrong`` where it is neither a log nor evidence."""
+    lines = iter(lines)
+    header = read_json(next(lines, "").encode("utf-8", "replace"))
+    form = header.get("varde"), header.get("v")
+    if form == ("alert-evidence", 1):
+        return verify_evidence(header, lines, genesis, now)
+    need(
+        form == ("audit-log", 1),
+        "this is neither an exported audit log nor the evidence of an alert",
+    )
+    return verify_log(header, lines, genesis, keys, now, progress)
+
+
+def read_lines(file):
+    # A longer line than any in such a file arrives in pieces, each of which is refused.
+    while line := file.readline(LINE + 1):
+        yield line.decode("utf-8", "replace")
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Check a Varde log export or evidence, offline.")
+    parser.add_argument("file")
+    parser.add_argument("--genesis", help="the fingerprint of the first roster, told out of band")
+    parser.add_argument("--key", action="append", default=[], help="a key of the log (C2SP vkey)")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    options = parser.parse_args()
+
+    def progress(entries):
+        if sys.stderr.isatty():
+            print(f"\r{entries} entries", end="", file=sys.stderr, flush=True)
+
+    try:
+        with open(options.file, "rb") as file:
+            lines = read_lines(file)
+            found = verify(lines, options.genesis, options.key, int(time.time()), progress)
+    except OSError as error:
+        print(f"{options.file} cannot be read: {error.strerror}", file=sys.stderr)
+        return 2
+    except Wrong as error:
+        print(f"{options.file}: {error}", file=sys.stderr)
+        return 1
+    if options.json:
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+        return 0 if found["intact"] else 1
+    marks = {"ok": "  ok     ", "warning": "  WARNING", "failed": "  FAILED "}
+    for each in found["steps"]:
+        print(f"{marks[each['outcome']]} {each['check']}, {each['place']}: {each['detail']}")
+    print("Nothing is wrong with it." if found["intact"] else "It is NOT as it was signed.")
+    return 0 if found["intact"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -366,25 +366,17 @@ class _Examiner:
         for claim in self.bundle.claims:
             rank = self.known.get(claim.to, Known()).rank
             claimed = _RANK.get(claim.state, 3)
-            said = f"The node claims '{claim.state}', which nobody has signed"
-            if claimed > rank:
-                self._warn(
-                    CLAIMS,
-                    claim.place,
-                    f"{said}; the documents of {claim.to} prove only: {_STATES[rank]}.",
-                )
-            elif claimed < rank:
-                self._warn(
-                    CLAIMS,
-                    claim.place,
-                    f"{said}; the documents of {claim.to} prove: {_STATES[rank]}.",
-                )
+            words = (
+                "prove only" if claimed > rank else "prove" if claimed < rank else "prove the same"
+            )
+            said = (
+                f"The node claims '{claim.state}', which nobody has signed; "
+                f"the documents of {claim.to} {words}: {_STATES[rank]}."
+            )
+            if claimed == rank:
+                self._ok(CLAIMS, claim.place, said)
             else:
-                self._ok(
-                    CLAIMS,
-                    claim.place,
-                    f"{said}; the documents of {claim.to} prove the same: {_STATES[rank]}.",
-                )
+                self._warn(CLAIMS, claim.place, said)
 
 
 def _names(nations: Iterable[Nation]) -> str:

@@ -1,9 +1,13 @@
-"""What the verdict on an exported log means, step by step, in plain words. Protocol section 10.5."""
+"""What a verdict means: step by step in plain words, and as JSON for machines. Protocol sections 10.5 and 10.7."""
 
+from collections.abc import Iterable
 from typing import Final
 
-from varde.attestation import Outcome, Step
-from varde.evidence import Fault, Verdict
+from varde.attestation import Attested, Outcome, Step
+from varde.encoding import Json, JsonObject
+from varde.evidence import Fault, Finding, Verdict
+from varde.examination import Examination
+from varde.testimony import Known, printable
 
 _KEYS: Final = "keys"
 _ENTRIES: Final = "entries"
@@ -16,10 +20,87 @@ def explain_log(verdict: Verdict) -> tuple[Step, ...]:
     return (_keys(verdict), *_entries(verdict), _checkpoints(verdict), _witnesses(verdict))
 
 
+def describe_log(verdict: Verdict) -> JsonObject:
+    """The verdict on an exported log, for machines."""
+    newest = None if verdict.lineage is None else verdict.lineage.newest
+    return {
+        "form": "audit-log",
+        "intact": verdict.intact,
+        "origin": verdict.origin,
+        "nation": verdict.nation,
+        "entries": verdict.entries,
+        "signed_entries": verdict.signed_entries,
+        "checkpoints": verdict.checkpoints,
+        "keys_pinned": verdict.keys_pinned,
+        "genesis": verdict.genesis,
+        "roster_version": None if newest is None else newest.version,
+        "witnesses": None if verdict.attested is None else _describe_attested(verdict.attested),
+        "findings": [_describe_finding(each) for each in verdict.findings],
+        "warnings": [_describe_finding(each) for each in verdict.warnings],
+        "steps": _describe_steps(explain_log(verdict)),
+    }
+
+
+def describe_evidence(found: Examination) -> JsonObject:
+    """What the evidence of an alert proves, for machines."""
+    return {
+        "form": "alert-evidence",
+        "intact": found.intact,
+        "alert": found.alert,
+        "from": found.sender,
+        "node": found.node,
+        "genesis": found.genesis,
+        "genesis_pinned": found.genesis_pinned,
+        "steps": _describe_steps(found.steps),
+        "known": {nation: _describe_known(known) for nation, known in found.known.items()},
+    }
+
+
+def _describe_attested(attested: Attested) -> JsonObject:
+    return {
+        "size": attested.checkpoint.size,
+        "nations": {str(nation): at for nation, at in attested.witnesses.items()},
+        "others": attested.others,
+        "needed": attested.needed,
+    }
+
+
+def _describe_finding(finding: Finding) -> JsonObject:
+    return {
+        "fault": finding.fault.value,
+        "first": finding.first,
+        "last": finding.last,
+        "detail": finding.detail,
+    }
+
+
+def _describe_steps(steps: Iterable[Step]) -> list[Json]:
+    return [
+        {
+            "check": each.check,
+            "outcome": each.outcome.value,
+            "place": each.place,
+            "detail": printable(each.detail),
+        }
+        for each in steps
+    ]
+
+
+def _describe_known(known: Known) -> JsonObject:
+    return {
+        "delivered_at": known.delivered_at,
+        "displayed_at": known.displayed_at,
+        "answers": [
+            {"officer": each.officer, "response": each.response, "at": each.at}
+            for each in known.answers
+        ],
+    }
+
+
 def _keys(verdict: Verdict) -> Step:
     newest = None if verdict.lineage is None else verdict.lineage.newest
     if any(each.fault is Fault.BAD_ROSTER for each in verdict.findings):
-        said = "The rosters do not hold (see below): the log's key was taken from the file itself."
+        said = "The rosters do not hold (see below): the members' votes vouch for nothing here."
         return Step(_KEYS, Outcome.FAILED, "the header", said)
     if verdict.keys_pinned:
         said = f"The key of {verdict.origin} is one that you gave, or that the members voted for."

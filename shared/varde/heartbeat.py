@@ -121,6 +121,10 @@ class Arrivals:
         self._fold()
         return True
 
+    def forget(self) -> None:
+        """Take nothing for granted of what has come, so that all of it is asked for again."""
+        self.through, self.chain, self.above = self.first - 1, CHAIN_START, {}
+
     def agrees(self, sent: Sent) -> bool:
         """Whether the sender's chain is ours; where the two are not at the same number, nothing can be said."""
         same_place = (sent.first, sent.through) == (self.first, self.through)

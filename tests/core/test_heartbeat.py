@@ -152,6 +152,17 @@ def test_a_sender_that_begins_again_is_followed_forwards_only() -> None:
     assert (arrivals.through, arrivals.highest, arrivals.chain) == (19, 19, CHAIN_START)
 
 
+def test_what_is_forgotten_is_asked_for_again() -> None:
+    arrivals = Arrivals()
+    for number in (1, 2, 4):
+        arrivals.arrive(number, digest(number))
+    arrivals.forget()
+    assert (arrivals.through, arrivals.chain, arrivals.gaps(4)) == (0, CHAIN_START, ((1, 4),))
+    for number in (4, 3, 2, 1):
+        arrivals.arrive(number, digest(number))
+    assert arrivals.agrees(Sent(1, 4, chain(1, 4)))
+
+
 class Numbering(RuleBasedStateMachine):
     """A sender's numbers over a link that loses, repeats and reorders, until everything that was asked for has come."""
 

@@ -507,3 +507,70 @@ def test_the_files_of_an_alert_are_listed(node: Node, demo: Path) -> None:
     command = ("attachment", "list", ALERT_ID, "--demo", str(demo), "--nation", "EE")
     assert "link_down" in varde(*command).stdout
     assert json.loads(varde(*command, "--json").stdout) == files
+
+
+def test_a_search_asks_the_node_for_what_was_named_and_goes_on_to_the_limit(
+    node: Node, demo: Path
+) -> None:
+    entry = {
+        "index": 7,
+        "at": "2026-03-01T10:00:00.000Z",
+        "kind": "refused",
+        "actor": "FI",
+        "subjects": [{"label": "document", "value": ALERT_ID}],
+        "detail": "expired\x1b[31m",
+        "hash": "h",
+        "withheld": False,
+    }
+    node.answers["/v1/audit/entries"] = (200, {"items": [entry], "next_cursor": "MS0y"})
+    words = ("audit", "search", "--kind", "refused", "--kind", "sent", "--about", "FI")
+    more = ("--text", "a&b=c", "--from", "2026-03-01", "--limit", "2")
+    done = varde(*words, *more, "--demo", str(demo), "--nation", "EE")
+    assert done.returncode == Exit.OK, done.stderr
+    first, second = (urlsplit(path) for path, _, _ in node.asked[1:])
+    assert parse_qs(first.query) == {
+        "kind": ["refused", "sent"],
+        "nation": ["FI"],
+        "text": ["a&b=c"],
+        "from": ["2026-03-01T00:00:00Z"],
+        "order": ["newest"],
+        "limit": ["2"],
+    }
+    assert parse_qs(second.query)["cursor"] == ["MS0y"]
+    assert "\x1b" not in done.stdout
+    assert ALERT_ID in done.stdout
+    assert "There are more" in done.stderr
+
+
+def test_an_export_as_csv_writes_what_the_node_streams(node: Node, demo: Path) -> None:
+    node.answers["/v1/audit/entries"] = (200, b"index,at\r\n7,now\r\n")
+    out = demo / "out.csv"
+    words = ("audit", "export", "--format", "csv", "--kind", "sent", "--out", str(out))
+    done = varde(*words, "--demo", str(demo), "--nation", "EE")
+    assert done.returncode == Exit.OK, done.stderr
+    assert out.read_bytes() == b"index,at\r\n7,now\r\n"
+    assert parse_qs(urlsplit(node.asked[-1][0]).query) == {"kind": ["sent"], "format": ["csv"]}
+    refused = varde("audit", "export", "--kind", "sent", "--out", str(out), "--demo", str(demo))
+    assert refused.returncode == Exit.USAGE
+
+
+def test_an_archive_whose_digest_the_node_did_not_log_is_not_kept(node: Node, demo: Path) -> None:
+    node.answers["/v1/audit/archive"] = (200, b'{"varde":"audit-log"}\n{"end":{}}\n')
+    node.answers["/v1/audit/entries"] = (200, {"items": [], "next_cursor": None})
+    out = demo / "log.jsonl"
+    words = ("audit", "archive", "--until", "2026-03-01", "--out", str(out))
+    done = varde(*words, "--demo", str(demo), "--nation", "EE")
+    assert done.returncode == Exit.FAILED
+    assert not out.exists()
+
+
+def test_an_erasure_is_asked_for_as_the_administrator(node: Node, demo: Path) -> None:
+    facts = json.loads((demo / "demo.json").read_text())
+    facts["nations"]["EE"]["users"]["admin"] = {"username": "admin.ee", "password": PASSWORD}
+    (demo / "demo.json").write_text(json.dumps(facts))
+    node.answers[f"/v1/alerts/{ALERT_ID}/erase"] = (200, {"state": "waiting"})
+    words = ("audit", "erase", "--alert", ALERT_ID, "--reason", "Order 17")
+    done = varde(*words, "--demo", str(demo), "--nation", "EE")
+    assert done.returncode == Exit.OK, done.stderr
+    assert "another administrator" in done.stdout
+    assert json.loads(node.asked[-1][2]) == {"reason": "Order 17"}

@@ -1,28 +1,36 @@
 """The evidence of an alert, taken at the nodes that know it, proves to a stranger what each nation signed, and no more."""
 
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from sqlalchemy import update
 
+from support.alerts import sample_alert
+from support.desks import Office
 from support.federation import EE, FI, LV, federation
-from support.nodes import Clock, Node, exchange_heartbeats, running_nodes, settle
+from support.nodes import Clock, Node, exchange_heartbeats, running_node, running_nodes, settle
 from support.sending import send
+from support.tampering import tamper
 from varde.acknowledgement import Response
 from varde.attestation import Outcome
 from varde.bulletin import Tlp
-from varde.evidence import Fault, Verdict, verify_export
+from varde.evidence import Verdict, verify_export
 from varde.examination import Examination, examine
 from varde.identifiers import Nation
 from varde_gateway.flow.acknowledge import acknowledge
 from varde_gateway.flow.display import note_displayed
 from varde_gateway.flow.evidence import evidence_lines, gather_evidence
-from varde_gateway.flow.faults import Forbidden, NotFound
+from varde_gateway.flow.faults import Conflict, Forbidden, NotFound
 from varde_gateway.flow.lifecycle import cancel_alert
 from varde_gateway.flow.review import Viewer
 from varde_gateway.flow.trail import export_lines
+from varde_gateway.store.tables import documents_table
 
 pytestmark = pytest.mark.asyncio
 AUDITOR = Viewer("auditor", Tlp.RED)
@@ -128,3 +136,190 @@ async def test_taking_evidence_is_logged_and_leaves_the_next_one_as_it_was(
     log = "".join([each async for each in export_lines(nodes[EE].desk, "auditor")])
     looks = [line for line in log.splitlines() if "exported" in line and alert in line]
     assert len(looks) == 2
+
+
+async def test_a_cancellation_goes_with_the_alert_that_it_refers_to(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    alert = await answered_alert(nodes, clock)
+    await send(nodes[EE], FI, identifier="EE-another")
+    await cancel_alert(nodes[EE].desk, alert, "a false alarm", author="operator", claim=None)
+    await settle([*nodes.values()])
+    await beats(nodes, clock)
+    for nation in (EE, FI):
+        lines = await taken(nodes[nation], alert)
+        assert kinds(lines).count("alert") == 2
+        found = examined(lines, clock)
+        assert troubles(found) == []
+        assert any("It is the Cancel of the alert" in step.detail for step in found.steps)
+
+
+async def test_evidence_that_nobody_has_witnessed_yet_says_so(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    alert = await send(nodes[EE], FI)
+    found = examined(await taken(nodes[EE], alert), clock)
+    assert found.intact
+    assert [check for check, _, _ in troubles(found)] == ["witnesses"]
+    assert found.known == {}
+
+
+async def test_after_an_erasure_the_digests_and_the_log_still_prove_who_had_it(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    alert = await answered_alert(nodes, clock)
+    await nodes[EE].desk.ledger.write(
+        lambda tx: tx.connection.execute(
+            update(documents_table)
+            .where(documents_table.c.kind.in_(("alert", "acknowledgement")))
+            .values(raw=b"")
+        )
+    )
+    found = examined(await taken(nodes[EE], alert), clock)
+    assert found.intact
+    assert {check for check, _, _ in troubles(found)} == {"document", "claims"}
+    assert found.known[FI].rank == 2
+
+
+async def test_nobody_takes_evidence_above_his_clearance(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    alert = await answered_alert(nodes, clock)
+    with pytest.raises(Forbidden, match="cleared up to TLP:GREEN"):
+        await gather_evidence(nodes[EE].desk, Viewer("operator", Tlp.GREEN), alert, None)
+
+
+async def test_an_alert_that_is_not_here_has_no_evidence(nodes: dict[Nation, Node]) -> None:
+    alert = await send(nodes[EE], FI)
+    for wanted, sender in ((nodes[EE].desk.new_id(), None), (alert, "LV")):
+        with pytest.raises(NotFound):
+            await gather_evidence(nodes[EE].desk, AUDITOR, wanted, sender)
+
+
+@asynccontextmanager
+async def copied(
+    directory: Path, clock: Clock, *statements: str
+) -> AsyncIterator[tuple[Node, str]]:
+    """EE's node over a copy of its database, which somebody has changed by hand; and the alert in it."""
+    urls = {each: f"sqlite:///{directory / f'{each}.db'}" for each in federation().parties}
+    async with running_nodes(urls, federation(), clock) as nodes:
+        alert = await answered_alert(nodes, clock)
+        assert troubles(examined(await taken(nodes[EE], alert), clock)) == []
+        assert exported(await whole_log(nodes[EE]), clock).intact
+    with (
+        closing(sqlite3.connect(directory / "EE.db")) as original,
+        closing(sqlite3.connect(directory / "copy.db")) as copy,
+    ):
+        original.backup(copy)
+    tamper(directory / "copy.db", *statements)
+    party = federation().parties[EE]
+    url = f"sqlite:///{directory / 'copy.db'}"
+    async with running_node(url, party, federation(), clock) as node:
+        yield node, alert
+
+
+async def whole_log(node: Node) -> list[str]:
+    return "".join([each async for each in export_lines(node.desk, "auditor")]).splitlines()
+
+
+def exported(lines: list[str], clock: Clock) -> Verdict:
+    *_, verdict = verify_export(lines, genesis=federation().id, now=clock.ms // 1000)
+    assert isinstance(verdict, Verdict)
+    return verdict
+
+
+@pytest.mark.parametrize(
+    ("statement", "check"),
+    [
+        ("UPDATE document SET raw = replace(raw, 'eyJ', 'eyK') WHERE kind = 'alert'", "document"),
+        ("UPDATE document SET digest = 'A' || substr(digest, 2) WHERE kind = 'alert'", "logged"),
+        ("UPDATE audit_leaf SET leaf = replace(leaf, 'operator', 'nobody')", "entry"),
+        ("UPDATE audit_leaf SET hash = zeroblob(32) WHERE kind = 'prekeys_accepted'", "entry"),
+        ("UPDATE audit_node SET hash = zeroblob(32)", "entry"),
+        ("UPDATE acknowledgement SET alert_sender = 'LV'", "claims"),
+        ("UPDATE delivery SET state = 'sent'", "claims"),
+        ("DELETE FROM cosignature", "witnesses"),
+        ("UPDATE cosignature SET line = replace(line, '/lv/', '/fi/')", "witnesses"),
+    ],
+)
+async def test_attack_47_evidence_from_a_database_changed_by_hand_names_the_place(
+    tmp_path: Path, clock: Clock, statement: str, check: str
+) -> None:
+    async with copied(tmp_path, clock, statement) as (node, alert):
+        found = examined(await taken(node, alert), clock)
+        assert check in {each for each, _, _ in troubles(found)}
+
+
+async def test_attack_47_a_tree_with_a_hole_proves_nothing_and_says_what_to_do(
+    tmp_path: Path, clock: Clock
+) -> None:
+    async with copied(tmp_path, clock, "DELETE FROM audit_node") as (node, alert):
+        with pytest.raises(Conflict, match="varde audit verify"):
+            await taken(node, alert)
+
+
+_ROOM = 'UPDATE audit_leaf SET "index" = -"index" WHERE "index" >= 6'
+_SHIFT = 'UPDATE audit_leaf SET "index" = 1 - "index" WHERE "index" < 0'
+_COPY = (
+    'INSERT INTO audit_leaf SELECT 6, kind, at, actor, leaf, hash FROM audit_leaf WHERE "index" = 2'
+)
+
+
+@pytest.mark.parametrize(
+    ("statements", "fault", "first"),
+    [
+        (
+            ["UPDATE audit_leaf SET leaf = replace(leaf, 'EE', 'FI') WHERE \"index\" = 6"],
+            "changed",
+            6,
+        ),
+        (['DELETE FROM audit_leaf WHERE "index" = 6'], "deleted", 6),
+        ([_ROOM, _SHIFT, _COPY], "changed", 6),
+        (
+            [
+                'UPDATE audit_leaf SET "index" = -1 WHERE "index" = 6',
+                'UPDATE audit_leaf SET "index" = 6 WHERE "index" = 8',
+                'UPDATE audit_leaf SET "index" = 8 WHERE "index" = -1',
+            ],
+            "changed",
+            6,
+        ),
+        (['UPDATE audit_leaf SET "index" = 100000 WHERE "index" = 6'], "deleted", 6),
+        (['DELETE FROM audit_leaf WHERE "index" > 9'], "truncated", 10),
+    ],
+    ids=["edited", "deleted", "inserted", "swapped", "reordered", "truncated"],
+)
+async def test_attack_47_the_log_of_a_database_changed_by_hand_names_entry_and_fault(
+    tmp_path: Path, clock: Clock, statements: list[str], fault: str, first: int
+) -> None:
+    async with copied(tmp_path, clock, *statements) as (node, _):
+        verdict = exported(await whole_log(node), clock)
+        assert (fault, first) in {(each.fault.value, each.first) for each in verdict.findings}
+
+
+async def test_the_log_is_exported_with_its_rosters_and_witnesses(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    await answered_alert(nodes, clock)
+    verdict = exported(await whole_log(nodes[EE]), clock)
+    assert (verdict.intact, verdict.keys_pinned) == (True, True)
+    assert verdict.attested is not None
+    assert set(verdict.attested.witnesses) == {FI, LV}
+
+
+async def test_a_reader_takes_the_file_from_the_api(office: Office) -> None:
+    order = {"to": ["FI"], "tlp": "GREEN", "alert": sample_alert(scope="Public")}
+    del order["alert"]["restriction"]
+    sent = await office.post("/v1/alerts", "operator", json=order)
+    assert sent.status_code == 202, sent.text
+    path = f"/v1/alerts/{sent.json()['id']}/evidence"
+    for role in ("operator", "officer", "approver", "auditor"):
+        answer = await office.get(path, role)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-type"] == "application/jsonl"
+        assert sent.json()["id"] in answer.headers["content-disposition"]
+        assert examine(answer.text.splitlines(), genesis=federation().id).intact
+    assert (await office.get(path, "admin")).status_code == 403
+    assert (await office.get(path, "auditor", params={"from": "LV"})).status_code == 404
+    looks = [each["actor"] for each in await office.audit("exported")]
+    assert sorted(looks) == ["approver.ee", "auditor.ee", "officer.ee", "operator.ee"]

@@ -312,3 +312,36 @@ async def test_the_numbers_of_a_broker_that_holds_them_are_not_sent_twice(
         await nodes[EE].work()
     assert len(nodes[EE].broker.out[FI, Lane.URGENT]) == held
     await carry(nodes[EE], nodes[FI])
+
+
+async def test_two_older_copies_at_once_show_as_a_broken_chain_and_heal(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    await send(nodes[EE], FI)
+    await settle([*nodes.values()])
+    # EE forgets what it has sent, and sends another document under the same number; FI forgets that one.
+    await nodes[EE].desk.ledger.write(
+        lambda tx: tx.connection.execute(
+            update(peers_table)
+            .where(peers_table.c.nation == FI)
+            .values(next_sequence=1, sent_chain=None)
+        )
+    )
+    await nodes[EE].desk.ledger.write(
+        lambda tx: tx.connection.execute(
+            deliveries_table.delete().where(deliveries_table.c.sequence > 0)
+        )
+    )
+    second = await send(nodes[EE], FI)
+    await settle([*nodes.values()])
+
+    def forget(tx: Any) -> None:
+        for table in ("alert", "document"):
+            tx.connection.exec_driver_sql(f"DELETE FROM {table} WHERE id = '{second}'")
+
+    await nodes[FI].desk.ledger.write(forget)
+    for _ in range(3):
+        await beats(nodes, clock)
+    assert await count_alerts(nodes[FI]) == 2
+    assert (await audit_kinds(nodes[FI])).count(AuditKind.CHAIN_BROKEN) == 1
+    assert (await numbers(nodes[FI], EE))[2] == 1

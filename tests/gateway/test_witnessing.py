@@ -364,3 +364,26 @@ async def test_attack_45_a_cosignature_for_another_log_or_more_lines_is_not_kept
     for body in (line, "an extension\n" + line, line + line, ""):
         await listen(nodes[EE].desk, FI, LogWord(answer=Answer(200, body, None)))
     assert await rows(nodes[EE], cosignatures_table) == []
+
+
+async def test_after_a_start_nothing_is_signed_before_the_peers_have_said_what_they_hold(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    before = await checkpoint(nodes[EE].desk)
+    nodes[EE].desk.logs.hold(clock.ms + 20_000)
+    await send(nodes[EE], FI)
+    assert await checkpoint(nodes[EE].desk) == before
+    await beats(nodes, clock)
+    assert await checkpoint(nodes[EE].desk) != before
+
+
+async def test_a_node_that_nobody_answers_signs_after_two_heartbeats(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    before = await checkpoint(nodes[EE].desk)
+    nodes[EE].desk.logs.hold(clock.ms + 20_000)
+    await send(nodes[EE], FI)
+    clock.forward(19)
+    assert await checkpoint(nodes[EE].desk) == before
+    clock.forward(2)
+    assert await checkpoint(nodes[EE].desk) != before

@@ -102,6 +102,19 @@ async def test_a_peer_cannot_ask_by_a_pattern_for_what_it_was_not_told_of(
         assert parse_part_answer(raw) is BlobFault.BAD_REQUEST
 
 
+async def test_a_peer_that_asks_for_very_much_at_once_is_told_to_come_again(tmp_path: Path) -> None:
+    asked = json.dumps({"blob": FILE.reference.blob, "part": 1}).encode()
+    async with two_nations(tmp_path) as (coast, _, _), signed_in(coast, EE, FI) as peer:
+        async with asyncio.TaskGroup() as group:
+            requests = [
+                group.create_task(peer.request(part_request(FI), asked, timeout_seconds=20))
+                for _ in range(600)
+            ]
+        answers = {parse_part_answer(each.result()) for each in requests}
+        assert answers == {FILE.parts[1], BlobFault.BUSY}
+        assert parse_part_answer(await peer.request(part_request(FI), asked)) == FILE.parts[1]
+
+
 async def test_a_link_that_is_down_and_a_nation_that_is_no_peer_say_so_at_once(
     tmp_path: Path,
 ) -> None:

@@ -36,6 +36,9 @@ def main() -> int:
     with multiprocessing.get_context("fork").Pool(asked.processes, maxtasksperchild=8) as pool:
         for done in pool.imap_unordered(_chunk, chunks):
             outcomes += done
+            for each in done:
+                for violation in each.violations:
+                    print(f"\nseed {each.seed}: {violation}", file=sys.stderr, flush=True)
             _progress(outcomes, asked.schedules, began)
     print(file=sys.stderr)
     text = report(outcomes, time.monotonic() - began)

@@ -106,7 +106,8 @@ class Campaign:
             self.federation.wait_ready(seconds=READY_SECONDS)
             if isinstance(fault, OldCopy):
                 self.invariants.forget_history(fault.nation)
-                found += self.invariants.wait_halted(fault.nation)
+                if fault.nation in self.place.forked:
+                    found += self.invariants.wait_halted(fault.nation)
             self.place.traffic.pause()
         except AssertionError as error:
             # A node that does not come back is a finding like any other.

@@ -19,7 +19,8 @@ _FAKETIME = "faketime/libfaketime.so.1"
 
 class Field:
     """``restored`` are the nations that an older copy of their database was given back to, and
-    ``lost`` the alerts (sender, id) that were in none of what was given back."""
+    ``lost`` the alerts (sender, id) that were in none of what was given back; ``forked`` the nations of
+    which a peer has seen a longer log than was given back to them."""
 
     def __init__(self, federation: ApartFederation, traffic: Traffic) -> None:
         self.federation = federation
@@ -27,6 +28,7 @@ class Field:
         self.fabric = federation.fabric
         self.restored: set[str] = set()
         self.lost: set[tuple[str, str]] = set()
+        self.forked: set[str] = set()
 
     def copy_database(self, nation: str) -> Path:
         """A consistent copy of the running node's database."""
@@ -52,8 +54,18 @@ class Field:
             for each in self.federation.ask(nation, "SELECT id FROM alert WHERE sender = ?", nation)
         }
         mine = self.traffic.operators[nation].accepted
+        ((entries,),) = self.federation.ask(nation, "SELECT count(*) FROM audit_leaf")
+        if self._longest_witnessed(nation) > entries:
+            self.forked.add(nation)
         self.lost |= {(nation, each.id) for each in mine if each.id not in kept}
         self.restored.add(nation)
+
+    def _longest_witnessed(self, nation: str) -> int:
+        """The size of the longest log of this nation that any peer has seen a checkpoint of."""
+        query = "SELECT coalesce(max(size), 0) FROM witnessed WHERE origin = ?"
+        origin = f"varde.{nation.lower()}/log"
+        others = [each for each in self.federation.nations if each != nation]
+        return max(self.federation.ask(each, query, origin)[0][0] for each in others)
 
     def disk(self, nation: str, which: str) -> Path:
         """The file system of the ``database`` or of the ``broker``."""

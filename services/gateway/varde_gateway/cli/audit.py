@@ -1,23 +1,33 @@
 """``varde audit``: fetch a node's audit log, and verify one without trusting any server."""
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import IO, Annotated
+from typing import IO, Annotated, Final
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from varde import evidence
+from varde.attestation import Outcome, Step
+from varde.bundle import is_bundle
 from varde.encoding import parse_json
-from varde.errors import VardeError
+from varde.errors import Malformed, VardeError
+from varde.examination import Examination, examine
+from varde.explanation import describe_evidence, describe_log, explain_log
+from varde.identifiers import FederationId, parse_federation_id
 from varde.roster import parse_roster_payload, parse_voted_roster
+from varde.testimony import printable
 from varde_gateway.cli.command import JsonOption, make_app, print_json
 from varde_gateway.cli.exits import Exit, fail
 from varde_gateway.cli.node_client import (
     DemoOption,
     NationOption,
+    NodeClient,
     PasswordFileOption,
     PasswordOption,
     UrlOption,
@@ -39,7 +49,12 @@ from varde_gateway.cli.review import (
     filter_parameters,
 )
 
-_MAX_ROSTERS_BYTES = 256 * 1024 * 1024
+_MAX_ROSTERS_BYTES: Final = 256 * 1024 * 1024
+_MARKS: Final = {
+    Outcome.OK: ("ok     ", "green"),
+    Outcome.WARNING: ("warning", "yellow"),
+    Outcome.FAILED: ("FAILED ", "bold red"),
+}
 
 app = make_app("Search an audit log, follow an alert, export, archive, erase, or verify offline.")
 add_to(app)
@@ -91,81 +106,139 @@ def export(
             lines = export_entries(node, form, wanted, out)
         print(f"{out}: {lines} lines, {out.stat().st_size} bytes.")
         return
+    with signed_in(sign_in) as node:
+        _save(node, "/v1/audit/export", out)
+
+
+@app.command(name="evidence")
+def take_evidence(
+    alert_id: Annotated[str, typer.Argument(metavar="ID", help="The alert's id.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    sender: Annotated[
+        str | None, typer.Option("--from", help="Whose alert, should two nations have used one id.")
+    ] = None,
+    url: UrlOption = None,
+    username: UsernameOption = None,
+    password: PasswordOption = None,
+    password_file: PasswordFileOption = None,
+    demo: DemoOption = None,
+    nation: NationOption = None,
+) -> None:
+    """Write the evidence of one alert to a file: what every nation signed about it, with the proofs of the log.
+
+    Example: varde audit evidence 0197a3c2-5b1e-7c3d-8e4f-0a1b2c3d4e5f --demo demo --nation EE --out alert.jsonl
+    """
+    sign_in = find_sign_in(
+        "auditor",
+        url=url,
+        username=username,
+        password=password,
+        password_file=password_file,
+        demo=demo,
+        nation=nation,
+    )
+    query = "" if sender is None else f"?from={sender}"
+    with signed_in(sign_in) as node:
+        _save(node, f"/v1/alerts/{alert_id}/evidence{query}", out)
+
+
+@app.command()
+def verify(
+    file: Annotated[
+        Path, typer.Argument(help="What 'varde audit export' or 'varde audit evidence' wrote.")
+    ],
+    genesis: Annotated[
+        str | None,
+        typer.Option(
+            "--genesis",
+            help="The fingerprint of the first roster, as your nation was told it out of band.",
+        ),
+    ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--key",
+            help="For a log: a key of it (C2SP vkey) that you know from elsewhere; may be repeated.",
+        ),
+    ] = None,
+    roster: Annotated[
+        Path | None,
+        typer.Option(
+            "--roster",
+            help="For a log: a roster file, or a node's rosters.json; its keys are used.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Verify an exported audit log, or the evidence of an alert; needs no server and no network.
+
+    Every step says what was checked and what it proves. Ends with 1 where anything is wrong.
+
+    Examples: varde audit verify EE.jsonl --genesis jwWBcz8… | varde audit verify alert.jsonl --json
+    """
+    try:
+        fingerprint = None if genesis is None else _fingerprint(genesis)
+        pinned = [*(key or []), *(_keys_of(roster) if roster else [])]
+        found = _verify(file, pinned, fingerprint, quiet=as_json)
+    except OSError as error:
+        fail(Exit.USAGE, f"{error.filename} cannot be read: {error.strerror}.")
+    except VardeError as error:
+        fail(Exit.FAILED, f"{file}: {error.detail}")
+    if isinstance(found, evidence.Verdict):
+        described, steps = describe_log(found), explain_log(found)
+        what = f"{found.origin} of {found.nation}: {found.entries} entries, {found.signed_entries} of them signed"
+    else:
+        described, steps = describe_evidence(found), found.steps
+        what = f"the evidence of alert {found.alert} of {found.sender}, taken at {found.node}"
+    if as_json:
+        print_json(described)
+    else:
+        _print(steps)
+        word = "intact" if found.intact else "NOT intact"
+        print(f"{file}: {word}. {what}.")
+    sys.exit(Exit.OK if found.intact else Exit.FAILED)
+
+
+def _save(node: NodeClient, path: str, out: Path) -> None:
     draft = out.with_name(f".{out.name}.part")
-    with (
-        signed_in(sign_in) as node,
-        node.stream("/v1/audit/export") as answer,
-        draft.open("wb") as file,
-    ):
+    with node.stream(path) as answer, draft.open("wb") as file:
         for chunk in answer.iter_bytes():
             file.write(chunk)
     draft.replace(out)
     print(f"{out}: {out.stat().st_size} bytes. Verify it with: varde audit verify {out}")
 
 
-@app.command()
-def verify(
-    file: Annotated[Path, typer.Argument(help="What 'varde audit export' wrote.")],
-    key: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--key",
-            help="A key of the log (C2SP vkey) that you know from elsewhere; may be repeated.",
-        ),
-    ] = None,
-    roster: Annotated[
-        Path | None,
-        typer.Option(
-            "--roster", help="A roster file, or a node's rosters.json: its keys are used."
-        ),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Verify an exported audit log; needs no server and no network. Ends with 1 where anything is wrong.
-
-    Examples: varde audit verify EE.jsonl | varde audit verify EE.jsonl --roster /var/lib/varde/rosters.json
-    """
+def _fingerprint(text: str) -> FederationId:
     try:
-        pinned = [*(key or []), *(_keys_of(roster) if roster else [])]
-        verdict = _verify(file, pinned, quiet=as_json)
-    except OSError as error:
-        fail(Exit.USAGE, f"{error.filename} cannot be read: {error.strerror}.")
-    except VardeError as error:
-        fail(Exit.FAILED, f"{file}: {error.detail}")
-    if as_json:
-        print_json(
-            {
-                "intact": verdict.intact,
-                "origin": verdict.origin,
-                "nation": verdict.nation,
-                "entries": verdict.entries,
-                "signed_entries": verdict.signed_entries,
-                "checkpoints": verdict.checkpoints,
-                "keys_pinned": verdict.keys_pinned,
-                "findings": [_describe(each) for each in verdict.findings],
-                "warnings": [_describe(each) for each in verdict.warnings],
-            }
-        )
-    else:
-        _print(file, verdict)
-    sys.exit(Exit.OK if verdict.intact else Exit.FAILED)
+        return parse_federation_id(text)
+    except Malformed as error:
+        fail(Exit.USAGE, f"--genesis is not a fingerprint of 43 characters: {error.detail}.")
 
 
-def _verify(file: Path, pinned: list[str], *, quiet: bool) -> evidence.Verdict:
+def _verify(
+    file: Path, pinned: list[str], genesis: FederationId | None, *, quiet: bool
+) -> evidence.Verdict | Examination:
     size = file.stat().st_size
+    now = int(time.time())  # noqa: TID251 -- a command is an edge
     columns = (TextColumn("verifying"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     console = Console(stderr=True)
     with (
-        file.open("rb") as lines,
+        file.open("rb") as raw,
         Progress(
             *columns, console=console, transient=True, disable=quiet or not console.is_terminal
         ) as bar,
     ):
         task = bar.add_task("", total=size)
-        for report in evidence.verify_export(_text_lines(lines), pinned):
+        lines = _text_lines(raw)
+        first = next(lines, "")
+        whole: Iterable[str] = chain((first,), lines)
+        if is_bundle(first):
+            return examine(whole, genesis=genesis, now=now)
+        for report in evidence.verify_export(whole, pinned, genesis=genesis, now=now):
             if isinstance(report, evidence.Verdict):
                 return report
-            bar.update(task, completed=lines.tell())
+            bar.update(task, completed=raw.tell())
     raise AssertionError("the verification ends with a verdict")
 
 
@@ -185,29 +258,11 @@ def _keys_of(roster: Path) -> list[str]:
     return [member.log for each in payloads for member in each.members.values()]
 
 
-def _describe(finding: evidence.Finding) -> dict[str, str | int]:
-    return {
-        "fault": finding.fault.value,
-        "first": finding.first,
-        "last": finding.last,
-        "detail": finding.detail,
-    }
-
-
-def _print(file: Path, verdict: evidence.Verdict) -> None:
-    what = f"{verdict.origin} of {verdict.nation}: {verdict.entries} entries"
-    if verdict.intact:
-        print(
-            f"{file}: intact. {what}, {verdict.signed_entries} of them under {verdict.checkpoints} signed checkpoints."
+def _print(steps: Iterable[Step]) -> None:
+    console = Console(highlight=False)
+    for each in steps:
+        mark, style = _MARKS[each.outcome]
+        line = Text.assemble(
+            (mark, style), f" {each.check}, {each.place}: ", printable(each.detail)
         )
-    else:
-        print(f"{file}: NOT intact. {what}.")
-        for each in verdict.findings:
-            print(f"  {each.fault.value}: {each.detail}")
-    for each in verdict.warnings:
-        print(f"  {each.fault.value}: {each.detail}")
-    if not verdict.keys_pinned:
-        print(
-            "The log's key was taken from the file itself: whoever made the file could have made the key. "
-            "Give --roster or --key to compare with the key that the nations voted for."
-        )
+        console.print(line, soft_wrap=True)

@@ -75,7 +75,7 @@ def describe(nation: str, kind: str, data: dict[str, Any]) -> str:
     ]
     words += [
         str(data[name])
-        for name in ("severity", "headline", "note", "reason", "detail")
+        for name in ("severity", "headline", "name", "note", "reason", "detail")
         if data.get(name)
     ]
     if data.get("id"):

@@ -93,7 +93,8 @@ class NodeClient:
 
     def get(self, path: str, **params: str) -> Any:
         """The JSON of an answer 2xx."""
-        return _answer(self._http.get(path, params=params)).json()
+        # An empty set of parameters would take those away that the path has already.
+        return _answer(self._http.get(path, params=params or None)).json()
 
     def post(self, path: str, **options: Any) -> Any:
         """The JSON of an answer 2xx; ``options`` as httpx takes them."""

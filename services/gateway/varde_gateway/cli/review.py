@@ -154,7 +154,7 @@ def trail(
         index = "" if each["index"] is None else f" #{each['index']}"
         line = (
             f"{each['at']} by {each['clock']}'s clock  {each['nation']:<4} {each['step']:<13} "
-            f"{each['actor']} {each['detail']}{way} ({each['source']}{index})"
+            f"{' '.join(filter(None, (each['actor'], each['detail'])))}{way} ({each['source']}{index})"
         )
         console.print(Text(_printable(line)), soft_wrap=True)
 

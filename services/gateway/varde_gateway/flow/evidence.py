@@ -31,12 +31,13 @@ from varde.bundle import (
 from varde.capcodes import MsgType
 from varde.checkpoint import open_checkpoint
 from varde.document import parse_document
+from varde.errors import VardeError
 from varde.identifiers import Nation, parse_document_id, parse_nation
 from varde.merkle import inclusion_proof
 from varde.receipt import parse_receipt
 from varde.signing import Kind, parse_signed
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.faults import Forbidden, NotFound
+from varde_gateway.flow.faults import Conflict, Forbidden, NotFound
 from varde_gateway.flow.review import Viewer, check_clearance
 from varde_gateway.flow.trail import checkpoint, roster_reader
 from varde_gateway.flow.witness_report import cosigned_note, witness_names
@@ -80,9 +81,15 @@ async def gather_evidence(
     # What was recorded before this moment is under a signed checkpoint then.
     newest = await checkpoint(desk)
     size = open_checkpoint(newest, desk.log_signer.key).size
-    found = await desk.ledger.read(
-        lambda c: _gather(c, desk, alert_id, sender, size=size, viewer=viewer)
-    )
+    try:
+        found = await desk.ledger.read(
+            lambda c: _gather(c, desk, alert_id, sender, size=size, viewer=viewer)
+        )
+    except KeyError as error:
+        raise Conflict(
+            "The stored log is damaged: a node of its tree is missing, so that nothing can be proven from it. "
+            "'varde audit export' and 'varde audit verify' name the entry."
+        ) from error
     if found is None:
         raise NotFound(f"There is no alert {alert_id} at this node.")
     said = f"evidence, {len(found.exhibits)} documents, {len(found.entries)} entries"
@@ -279,7 +286,11 @@ def _own_receipts(connection: Connection, own: Nation, alert: AnyRow) -> list[tu
     )
     found: list[tuple[str, str]] = []
     for row in rows:
-        receipt = parse_receipt(parse_document(parse_signed(row.raw).payload).body)
+        try:
+            receipt = parse_receipt(parse_document(parse_signed(row.raw).payload).body)
+        except VardeError:
+            # Only somebody who changes the database by hand makes it unreadable; the whole log then tells.
+            continue
         if alert.id in {each.id for each in receipt.documents}:
             found.append((own, row.id))
     return found
@@ -297,7 +308,7 @@ def _exhibits(connection: Connection, keys: Iterable[tuple[str, str]]) -> Iterab
             sender=parse_nation(row.sender),
             id=parse_document_id(row.id),
             digest=row.digest,
-            raw=row.raw.decode() or None,
+            raw=row.raw.decode("utf-8", "replace") or None,
         )
 
 

@@ -221,9 +221,12 @@ async def _follow(
         arrivals, void = await desk.ledger.write(lambda tx: _record_answer(tx, desk, answer))
         peer.void = void
         desk.outgoing.wake()
-    if not arrivals.agrees(heartbeat.sent) and not peer.chain_broken:
+    agrees = arrivals.agrees(heartbeat.sent)
+    if not agrees and not peer.chain_broken:
+        arrivals = await desk.ledger.write(lambda tx: _record_broken_chain(tx, nation, heartbeat))
         peer.chain_broken = True
-        await desk.ledger.write(lambda tx: _record_broken_chain(tx, nation, heartbeat))
+    elif agrees and arrivals.through == heartbeat.sent.through:
+        peer.chain_broken = False
     # What was sent before the heartbeat before this one has had its time to come.
     peer.missing = () if peer.sent_through is None else arrivals.gaps(peer.sent_through)
     if peer.missing or peer.void:
@@ -325,11 +328,16 @@ def _void(row: AnyRow) -> Void:
     return Void(row.sequence, row.digest)
 
 
-def _record_broken_chain(tx: Transaction, nation: Nation, heartbeat: Heartbeat) -> None:
+def _record_broken_chain(tx: Transaction, nation: Nation, heartbeat: Heartbeat) -> Arrivals:
+    # Both sides may have restored older copies, and one number stands for two documents: all is asked for again, and what
+    # is here already changes nothing. Where the chains differ again after that, it was no accident; the alarm stands.
     sent = heartbeat.sent
+    arrivals = tx.arrivals(nation)
+    arrivals.forget()
     detail = f"the documents {sent.first} to {sent.through} of {nation} are not those that came"
     tx.audit(AuditKind.CHAIN_BROKEN, nation, [], detail)
     tx.event("chain_broken", {"nation": nation, "detail": detail})
+    return arrivals
 
 
 def _record_states(tx: Transaction, changed: Sequence[tuple[Nation, PeerLink, LinkState]]) -> None:

@@ -48,12 +48,28 @@ class Logs:
     def __init__(self) -> None:
         """Nothing was said yet."""
         self.halted = ""
+        self._hold_until = 0
+        self._asked: set[Nation] = set()
         self._talks: dict[Nation, LogTalk] = {}
         self._verified: OrderedDict[tuple[str, int, bytes], None] = OrderedDict()
 
     def of(self, peer: Nation) -> LogTalk:
         """The talk with one peer."""
         return self._talks.setdefault(peer, LogTalk())
+
+    def hold(self, until: int) -> None:
+        """Sign nothing new before the peers have said what they hold of our log, or before ``until`` (ticks)."""
+        self._hold_until = until
+
+    def hear_answer(self, peer: Nation, needed: int) -> None:
+        """A peer has answered; where enough have, there is nothing to wait for any more."""
+        self._asked.add(peer)
+        if len(self._asked) >= needed:
+            self._hold_until = 0
+
+    def holds(self, now: int) -> bool:
+        """Whether our database may still turn out to be an older copy."""
+        return now < self._hold_until
 
     def verify(self, known: Checkpoint) -> None:
         """Remember that this state belongs to the one history that we know of its log."""

@@ -87,7 +87,11 @@ async def run_outbox(desk: Desk, broker: Broker) -> None:
 
     async def publish_round() -> None:
         nonlocal sweep_due
-        await broker.wait_connected()
+        if not broker.connected():
+            await broker.wait_connected()
+            # What our own broker did not take while it was away is due now, not at its next turn.
+            await reopen_queued(desk)
+            desk.outgoing.wake()
         if desk.outgoing.asked_to_look() or loop.time() >= sweep_due:
             await sweep(desk, broker)
             sweep_due = loop.time() + SWEEP_SECONDS

@@ -76,8 +76,8 @@ async def checkpoint(desk: Desk) -> str:
     note, size = await desk.ledger.read(lambda c: (_newest_note(c), log_size(c)))
     if note is not None and open_checkpoint(note, desk.log_signer.key).size == size:
         return note
-    if note is not None and desk.logs.halted:
-        # Our own history is not whole: signing on would make a second one.
+    if note is not None and (desk.logs.halted or desk.logs.holds(desk.ticks())):
+        # Our own history is not whole, or we do not know yet whether it is: signing on would make a second one.
         return note
     if size == 0:
         return desk.log_signer.sign_checkpoint(0, EMPTY_ROOT)

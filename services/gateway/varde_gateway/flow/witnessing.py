@@ -20,6 +20,7 @@ from varde.checkpoint import (
     format_consistency,
     open_checkpoint,
     parse_checkpoint,
+    witness_majority,
 )
 from varde.encoding import sha256_base64url
 from varde.errors import Untrusted, VardeError
@@ -277,6 +278,7 @@ async def _take_answer(desk: Desk, peer: Nation, talk: LogTalk, answer: Answer) 
     said = talk.said
     if answer.known is not None:
         await _compare_own(desk, peer, answer.known)
+    desk.logs.hear_answer(peer, witness_majority(len(desk.trust.current.voters())))
     if said is None:
         return
     if answer.status == 200:  # noqa: PLR2004 -- HTTP's OK, as tlog-witness has it

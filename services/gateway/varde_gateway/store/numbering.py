@@ -45,13 +45,11 @@ def save_arrivals(
     )
     gone = stored_above - arrivals.above.keys()
     if gone:
-        connection.execute(
-            delete(arrivals_table).where(
-                arrivals_table.c.sender == sender,
-                # A range instead of a list: after a long gap there may be thousands.
-                arrivals_table.c.sequence <= arrivals.through,
-            )
-        )
+        # Ranges instead of a list: after a long gap there may be thousands.
+        former = delete(arrivals_table).where(arrivals_table.c.sender == sender)
+        if arrivals.above:
+            former = former.where(arrivals_table.c.sequence <= arrivals.through)
+        connection.execute(former)
     fresh = [number for number in arrivals.above if number not in stored_above]
     if fresh:
         connection.execute(

@@ -37,7 +37,7 @@ from varde_gateway.store.tables import (
 )
 
 MAX_SPAN: Final = 1_000_000
-MAX_TEXT_SPAN: Final = 500_000
+MAX_TEXT_SPAN: Final = 250_000
 _FIRST_STRETCH: Final = 4_000
 _GROWTH: Final = 4
 _ABOUT: Final = "document"

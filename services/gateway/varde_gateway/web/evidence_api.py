@@ -20,6 +20,7 @@ router = APIRouter(prefix="/v1/alerts", tags=["audit"])
         "JSON Lines for `varde audit verify`.",
         '{"varde":"alert-evidence","v":1}\n',
         404,
+        409,
         media_type="application/jsonl",
     ),
 )

@@ -1,0 +1,368 @@
+"""Files as an auditor gets them, good and tampered with: the evidence of an alert, and a whole log with its witnesses.
+
+One alert of EE to FI and LV under a federation that LT has joined since; both receipted, FI's officer saw it and answered,
+EE cancelled it. Every file is a list of JSON lines that a case edits before it is written.
+"""
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from support.alerts import sample_alert
+from support.federation import (
+    EE,
+    FI,
+    LT,
+    LV,
+    NOW,
+    a_document_id,
+    federation,
+    party,
+    seed,
+    successor,
+    voted,
+)
+from varde.acknowledgement import Acknowledgement, Response, format_acknowledgement
+from varde.auditlog import AuditKind, AuditLeaf, format_leaf
+from varde.checkpoint import LogSigner, WitnessSigner
+from varde.document import Document, RosterReference, format_document
+from varde.encoding import encode_base64, encode_base64url, sha256_base64url
+from varde.identifiers import DocumentId, FederationId, Nation
+from varde.merkle import Frontier, Place, inclusion_proof, leaf_hash
+from varde.note import format_signature, format_vkey
+from varde.receipt import Receipt, Receipted, Stage, format_receipt
+from varde.roster import accept_next, parse_voted_roster
+from varde.signing import Kind, sign
+
+Lines = list[dict[str, Any]]
+ALERT, CANCEL = a_document_id(1), a_document_id(2)
+OTHER = a_document_id(99)
+HOME = federation()
+GENESIS = HOME.id
+LOG = LogSigner("varde.example/ee", Ed25519PrivateKey.from_private_bytes(seed("EE 1 log")))
+FI_LOG = LogSigner("varde.example/fi", Ed25519PrivateKey.from_private_bytes(seed("FI 1 log")))
+STRANGE_LOG = LogSigner("varde.example/ee", Ed25519PrivateKey.from_private_bytes(seed("strange")))
+
+
+def witness(nation: Nation) -> WitnessSigner:
+    private = Ed25519PrivateKey.from_private_bytes(seed(f"{nation} 1 witness"))
+    return WitnessSigner(f"varde.example/{nation.lower()}/witness", private)
+
+
+@cache
+def rosters() -> tuple[str, ...]:
+    """The founding one, one more that all three voted for together with LT, and a renewal."""
+    texts, roster = [HOME.founding], HOME.roster
+    members = [party(each).member for each in (EE, FI, LT, LV)]
+    for version in (2, 3):
+        payload = successor(
+            roster,
+            members,
+            issued_at=NOW - 3600 + version,
+            expires_at=NOW + 30 * 24 * 3600,
+        )
+        raw = voted(payload, [party(each) for each in (EE, FI, LT, LV)])
+        roster = accept_next(roster, parse_voted_roster(raw), NOW)
+        texts.append(raw)
+    return tuple(each.decode() for each in texts)
+
+
+def reference(version: int) -> RosterReference:
+    payload = parse_voted_roster(rosters()[version - 1].encode()).payload
+    return RosterReference(version, sha256_base64url(payload))
+
+
+@cache
+def signed(
+    kind: Kind,
+    sender: Nation,
+    to: tuple[Nation, ...],
+    number: DocumentId,
+    body: str,
+    *,
+    at: int = NOW,
+    version: int = 3,
+    by: Nation | None = None,
+) -> bytes:
+    """A document of ``sender``, signed by the keys of ``by``; ``body`` is JSON."""
+    document = Document(
+        federation=GENESIS,
+        id=number,
+        sender=sender,
+        to=to,
+        issued_at=at,
+        expires_at=at + 3600,
+        roster=reference(version),
+        body=json.loads(body),
+    )
+    return sign(format_document(document), kind, party(by or sender).signing)
+
+
+def alert(**changes: Any) -> bytes:
+    body = {"tlp": "AMBER", "alert": sample_alert(identifier="alert-1")}
+    body["share_acknowledgements"] = False
+    return signed(Kind.ALERT, EE, (FI, LV), ALERT, json.dumps(body), **changes)
+
+
+def cancellation(
+    references: str = "sitcen@riik.example,alert-1,2026-03-01T10:00:00+02:00",
+) -> bytes:
+    cap = sample_alert(identifier="alert-2", msgType="Cancel", references=references)
+    body = {"tlp": "AMBER", "alert": cap, "share_acknowledgements": False}
+    return signed(Kind.ALERT, EE, (FI, LV), CANCEL, json.dumps(body), at=NOW + 60)
+
+
+def receipt(sender: Nation, number: int, stage: Stage, **changes: Any) -> bytes:
+    about = changes.pop("about", ALERT)
+    digest = changes.pop("digest", sha256_base64url(alert()))
+    stated = changes.pop("stated", (NOW + 2) * 1000)
+    covered = (
+        Receipted(OTHER, sha256_base64url(b"another"), stated),
+        Receipted(about, digest, stated, changes.pop("via", ())),
+    )
+    body = json.dumps(format_receipt(Receipt(stage, covered)))
+    to = changes.pop("to", (EE,))
+    changes.setdefault("at", NOW + 2)
+    return signed(Kind.RECEIPT, sender, to, a_document_id(number), body, **changes)
+
+
+def answer(sender: Nation, number: int, **changes: Any) -> bytes:
+    body = format_acknowledgement(
+        Acknowledgement(
+            document=changes.pop("about", ALERT),
+            digest=changes.pop("digest", sha256_base64url(alert())),
+            officer=changes.pop("officer", "officer.fi"),
+            response=Response.ACTIONING,
+            note="on our way",
+            at=(NOW + 30) * 1000,
+        )
+    )
+    changes.setdefault("at", NOW + 30)
+    return signed(
+        Kind.ACKNOWLEDGEMENT, sender, (EE,), a_document_id(number), json.dumps(body), **changes
+    )
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A document with the entry that EE's log has about it."""
+
+    kind: Kind
+    sender: Nation
+    id: DocumentId
+    raw: bytes
+    entry: AuditKind
+    subjects: tuple[tuple[str, str], ...]
+    at: int = NOW * 1000
+
+
+def papers() -> list[Paper]:
+    """The documents in the order of the file."""
+    digest, cancelled = sha256_base64url(alert()), sha256_base64url(cancellation())
+    about = ("document", ALERT)
+
+    def receipted(sender: Nation, number: int, stage: Stage, **changes: Any) -> Paper:
+        kind = AuditKind.RECEIPTED if stage is Stage.DELIVERED else AuditKind.DISPLAYED
+        subjects = (("receipt", a_document_id(number)), about, ("document", OTHER))
+        raw = receipt(sender, number, stage, **changes)
+        return Paper(Kind.RECEIPT, sender, a_document_id(number), raw, kind, subjects)
+
+    answered = (about, ("acknowledgement", a_document_id(20)))
+    return [
+        Paper(Kind.ALERT, EE, ALERT, alert(), AuditKind.SENT, (about, ("digest", digest))),
+        Paper(
+            Kind.ALERT,
+            EE,
+            CANCEL,
+            cancellation(),
+            AuditKind.SENT,
+            (("document", CANCEL), ("digest", cancelled)),
+            (NOW + 60) * 1000,
+        ),
+        receipted(FI, 10, Stage.DELIVERED, via=(LT,)),
+        receipted(LV, 11, Stage.DELIVERED),
+        receipted(FI, 12, Stage.DISPLAYED),
+        Paper(
+            Kind.ACKNOWLEDGEMENT,
+            FI,
+            a_document_id(20),
+            answer(FI, 20),
+            AuditKind.ACKNOWLEDGED,
+            answered,
+        ),
+    ]
+
+
+class Book:
+    """A log: entries that are about nothing in particular, and those that are given."""
+
+    def __init__(self) -> None:
+        self.frontier = Frontier()
+        self.nodes: dict[Place, bytes] = {}
+        self.leaves: list[bytes] = []
+
+    def write(
+        self, kind: AuditKind, subjects: tuple[tuple[str, str], ...], at: int = NOW * 1000
+    ) -> int:
+        index = self.frontier.size
+        salt = seed(f"salt {index}")[:16]
+        return self.write_raw(format_leaf(AuditLeaf(index, kind, at, "EE", subjects, "", salt)))
+
+    def write_raw(self, raw: bytes) -> int:
+        index = self.frontier.size
+        self.frontier, complete = self.frontier.append(leaf_hash(raw))
+        self.nodes |= {(level, place): digest for level, place, digest in complete}
+        self.leaves.append(raw)
+        return index
+
+    def entry(self, index: int) -> dict[str, Any]:
+        path = inclusion_proof(index, self.frontier.size, self.nodes.__getitem__)
+        return {
+            "index": index,
+            "leaf": self.leaves[index].decode(),
+            "path": [encode_base64(each) for each in path],
+        }
+
+    def checkpoint(self, *witnesses: Nation, by: LogSigner = LOG, at: int = NOW + 90) -> str:
+        note = by.sign_checkpoint(self.frontier.size, self.frontier.root())
+        lines = [format_signature(witness(each).cosign(note, at)) for each in witnesses]
+        return note + "".join(lines)
+
+
+def exhibit(paper: Paper, **changes: Any) -> dict[str, Any]:
+    value = {
+        "kind": paper.kind.value,
+        "from": paper.sender,
+        "id": paper.id,
+        "digest": sha256_base64url(paper.raw),
+        "raw": paper.raw.decode(),
+    }
+    return {"document": value | changes}
+
+
+def written(
+    shown: list[Paper], *, node: Nation = EE, checkpoint: Callable[[Book], str] | None = None
+) -> Lines:
+    """The whole file about these documents."""
+    book = Book()
+    for number in range(5):
+        book.write(AuditKind.SIGNED_IN, (("user", f"u{number}"),))
+    indexes = []
+    for paper in shown:
+        indexes.append(book.write(paper.entry, paper.subjects, paper.at))
+        book.write(AuditKind.LINK_CHANGED, ())
+    note = checkpoint(book) if checkpoint else book.checkpoint(FI, LT, LV)
+    header = {"varde": "alert-evidence", "v": 1, "alert": ALERT, "from": EE, "node": node}
+    moments = ("queued_at", "sent_at", "delivered_at", "displayed_at", "acknowledged_at")
+    deliveries = [
+        {"to": to, "state": state, **dict.fromkeys(moments, NOW * 1000), "via": via}
+        for to, state, via in ((FI, "acknowledged", "LT"), (LV, "delivered", None))
+    ]
+    return [
+        header | {"federation": GENESIS},
+        *({"roster": each} for each in rosters()),
+        {"checkpoint": note},
+        *(exhibit(each) for each in shown),
+        *({"entry": book.entry(each)} for each in indexes),
+        {"claims": {"deliveries": deliveries, "left_out": 0}},
+        {"end": {"rosters": 3, "documents": len(shown), "entries": len(indexes)}},
+    ]
+
+
+@cache
+def _good() -> Lines:
+    return written(papers())
+
+
+def good() -> Lines:
+    """The honest file; the caller may edit it."""
+    return copy.deepcopy(_good())
+
+
+def received() -> Lines:
+    """What FI's node writes: the alert that it received, and its own receipt, which its log does not name."""
+    book = Book()
+    sent, _, delivered, *_ = papers()
+    index = book.write(AuditKind.RECEIVED, sent.subjects)
+    note = book.checkpoint(EE, LV, by=FI_LOG)
+    return [
+        good()[0] | {"node": FI},
+        *({"roster": each} for each in rosters()),
+        {"checkpoint": note},
+        exhibit(sent),
+        exhibit(delivered),
+        {"entry": book.entry(index)},
+        {"claims": {"deliveries": [], "left_out": 0}},
+        {"end": {"rosters": 3, "documents": 2, "entries": 1}},
+    ]
+
+
+def texts(lines: Lines) -> list[str]:
+    return [json.dumps(each, ensure_ascii=False, separators=(",", ":")) + "\n" for each in lines]
+
+
+def at(lines: Lines, name: str, number: int = 0) -> int:
+    """Where the line of this kind stands."""
+    return [place for place, each in enumerate(lines) if name in each][number]
+
+
+def exchanged(number: int, raw: bytes, **changes: Any) -> Lines:
+    """The honest file with the bytes of one document exchanged, and their digest corrected, by somebody careful."""
+    lines = good()
+    value = lines[at(lines, "document", number)]["document"]
+    value |= {"raw": raw.decode(), "digest": sha256_base64url(raw)} | changes
+    return lines
+
+
+def with_paper(number: int, **changes: Any) -> Lines:
+    """The file that the node would have written had one of its documents been another."""
+    shown = papers()
+    shown[number] = replace(shown[number], **changes)
+    return written(shown)
+
+
+def edited(edit: Callable[[Lines], object]) -> Lines:
+    lines = good()
+    edit(lines)
+    return lines
+
+
+def log_lines(
+    *, with_rosters: bool = True, witnesses: tuple[Nation, ...] = (FI, LT, LV), entries: int = 12
+) -> Lines:
+    """A whole exported log with checkpoints of 5 and of all entries, cosigned."""
+    book = Book()
+    lines: Lines = [
+        {
+            "varde": "audit-log",
+            "v": 1,
+            "origin": LOG.key.name,
+            "vkeys": [format_vkey(LOG.key)],
+            "nation": EE,
+            "federation": GENESIS,
+        }
+    ]
+    lines += [{"roster": each} for each in rosters()] if with_rosters else []
+    for number in range(entries):
+        index = book.write(AuditKind.SENT, (("document", a_document_id(number)),))
+        raw = book.leaves[index]
+        digest = encode_base64url(leaf_hash(raw))
+        lines.append({"index": index, "leaf": raw.decode(), "hash": digest})
+        if number in {4, entries - 1}:
+            lines.append({"checkpoint": book.checkpoint(*witnesses)})
+    note = book.checkpoint()
+    return [*lines, {"end": {"entries": entries, "checkpoint": note}}]
+
+
+def log_edited(edit: Callable[[Lines], object], **options: Any) -> Lines:
+    lines = log_lines(**options)
+    edit(lines)
+    return lines
+
+
+STRANGER: FederationId = FederationId(sha256_base64url(b"another federation"))
