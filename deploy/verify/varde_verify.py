@@ -638,7 +638,7 @@ class Evidence:
             return None
         said = (
             f"{node} has signed, with the log key that the members voted for, that its log {checkpoint[0]} "
-            f"has {checkpoint[1]} entries under one root: it cannot take back any of them."
+            f"has {checkpoint[1]} entries under one root: it cannot deny any of them."
         )
         self.step("checkpoint", "ok", place, said)
         try:
@@ -651,7 +651,7 @@ class Evidence:
         if count >= found["needed"]:
             said = (
                 f"{by} have verified that the log only grew, and cosigned it; {found['needed']} are a majority. "
-                f"{node} cannot show another history to anybody else."
+                f"{node} cannot have shown them another history."
             )
         else:
             said = (
@@ -710,7 +710,9 @@ class Evidence:
         claimed = read_json(base64url(signatures[0][0])).get("typ")
         need(claimed == f"varde-{kind}+json", f"it was not signed as {kind}")
         document = read_json(payload)
-        members(document, ["v", "fed", "id", "from", "to", "iat", "exp", "roster", "body"], "payload")
+        members(
+            document, ["v", "fed", "id", "from", "to", "iat", "exp", "roster", "body"], "payload"
+        )
         need(type(document["v"]) is int and document["v"] == 1, "the version is not 1")
         need(isinstance(document["body"], dict), "the body is not an object")
         to = items(document["to"], "to", 64)
@@ -762,7 +764,9 @@ class Evidence:
                 what = f"an officer's screen showed the alert at {moment(at)}"
             said = f"{sender} has signed that {what}."
         else:
-            members(body, ["document", "digest", "officer", "response", "note", "at"], "acknowledgement")
+            members(
+                body, ["document", "digest", "officer", "response", "note", "at"], "acknowledgement"
+            )
             responses = ("acknowledged", "actioning", "assisting", "declined")
             need(body["response"] in responses, "the response is unknown")
             officer, at = string(body["officer"], "officer", 128), integer(body["at"], "at", LAST)
@@ -841,7 +845,9 @@ class Evidence:
             wanted = [["document", value["id"]], ["digest", value["digest"]]]
             return fits and all(each in subjects for each in wanted)
         own = kind == "receipt" and value["from"] == self.node
-        fits = [kind, value["id"]] in subjects or (own and leaf["kind"] in ("received", "displayed"))
+        fits = [kind, value["id"]] in subjects or (
+            own and leaf["kind"] in ("received", "displayed")
+        )
         return fits and ["document", self.alert] in subjects
 
     def check_times(self, seen, proven):

@@ -204,7 +204,7 @@ class _Examiner:
             CHECKPOINT,
             "the checkpoint",
             f"{node} has signed, with the log key that the members voted for, that its log {checkpoint.origin} "
-            f"has {checkpoint.size} entries under one root: it cannot take back any of them.",
+            f"has {checkpoint.size} entries under one root: it cannot deny any of them.",
         )
         try:
             attested = attest(note, roster, node, keys, self.now)
@@ -218,7 +218,7 @@ class _Examiner:
                 WITNESSES,
                 "the checkpoint",
                 f"{by} have verified that the log only grew, and cosigned it; {attested.needed} are a majority. "
-                f"{node} cannot show another history to anybody else.",
+                f"{node} cannot have shown them another history.",
             )
         else:
             self._warn(

@@ -19,6 +19,9 @@ BLOBS_SUBJECTS: Final = "blob.*.*"
 PARTS_WANTED: Final = "node.part.get"
 """Where our gateway asks our relay for a part of a blob that another nation's broker has."""
 
+PART_ANSWERS: Final = "node.part.answer"
+"""Where it hears the answers, under a token of its own each."""
+
 PARTS_ASKED: Final = "part.get.*"
 """Where our relay hears what the peers ask for."""
 

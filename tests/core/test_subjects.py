@@ -12,6 +12,7 @@ from varde.subjects import (
     INBOX_SUBJECTS,
     OUTBOX,
     OUTBOX_SUBJECTS,
+    PART_ANSWERS,
     PARTS_ASKED,
     PARTS_WANTED,
     PULSES_IN,
@@ -65,8 +66,9 @@ def test_a_part_of_a_blob_has_one_place() -> None:
     assert (BLOBS, BLOBS_SUBJECTS) == ("BLOBS", "blob.*.*")
     assert blob_subject(blob, 3) == f"blob.{'A' * 43}.3"
     assert stored_part(blob, 0) == f"$JS.API.DIRECT.GET.BLOBS.blob.{'A' * 43}.0"
-    assert (PARTS_WANTED, PARTS_ASKED, part_request(FI)) == (
+    assert (PARTS_WANTED, PART_ANSWERS, PARTS_ASKED, part_request(FI)) == (
         "node.part.get",
+        "node.part.answer",
         "part.get.*",
         "part.get.FI",
     )

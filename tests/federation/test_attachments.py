@@ -94,7 +94,7 @@ def test_20_megabytes_come_whole_although_relay_and_gateway_are_killed_on_the_wa
     assert len(entries.json()["items"]) == 1
 
 
-def test_every_recipient_has_the_same_file_and_can_give_it_when_the_sender_is_gone(
+def test_every_recipient_has_the_same_file(
     coast: Federation,
 ) -> None:
     content = os.urandom(3 * MEGABYTE + 17)

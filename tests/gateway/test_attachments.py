@@ -22,6 +22,7 @@ from varde.document import parse_document
 from varde.encoding import decode_base64url
 from varde.identifiers import DocumentId, Nation
 from varde_gateway.flow.attach import (
+    RESERVED_BYTES,
     NewFile,
     describe_upload,
     find_file,
@@ -51,6 +52,7 @@ from varde_gateway.flow.review import Viewer
 from varde_gateway.flow.send import Order, send_alert
 from varde_gateway.flow.trail import list_entries
 from varde_gateway.store.alerts import find_alert
+from varde_gateway.store.attachment_files import AttachmentFiles
 from varde_gateway.store.tables import attachments_table, documents_table
 
 pytestmark = pytest.mark.asyncio
@@ -568,3 +570,31 @@ async def test_who_is_not_cleared_for_the_alert_is_not_given_its_file(
         with pytest.raises(Forbidden, match="TLP:AMBER"):
             await find_file(desk, Viewer("officer.ee", Tlp.GREEN), upload_id)
         assert (await find_file(desk, Viewer("officer.ee", Tlp.AMBER), upload_id)).id == upload_id
+
+
+class FullDisk(AttachmentFiles):
+    """A folder on a disk that has a little less left than must be kept free."""
+
+    def free_bytes(self) -> int:
+        return RESERVED_BYTES - 1
+
+
+async def test_on_a_full_disk_files_wait_and_alerts_come(
+    new_database: Callable[[], str],
+) -> None:
+    async with three_nations(new_database) as (nodes, clock):
+        alert_id = await sent_to_finland(nodes)
+        finnish = nodes[FI]
+        full = FullDisk(finnish.files._folder)
+        assert not await fetch_due(finnish.desk, finnish.broker, full)
+        (file,) = await files_of(finnish, alert_id)
+        assert (file["state"], file["waiting_for"]) == (
+            "waiting",
+            "this node's disk is nearly full",
+        )
+        new = NewFile("plan.pdf", "application/pdf")
+        with pytest.raises(Unavailable):
+            await store_upload(finnish.desk, full, new, pieces(b"x"), uploaded_by="x", key=None)
+        clock.forward(1)
+        assert await fetch(finnish)
+        assert await content_of(finnish, file["id"]) == CONTENT

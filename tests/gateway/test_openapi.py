@@ -231,7 +231,7 @@ def test_no_request_breaks_a_route_or_its_contract(server: Server, tmp_path: Pat
             "--exclude-checks", "positive_data_acceptance",
             "--generation-deterministic",
             "--continue-on-failure", "--no-color", "--warnings", "off",
-            "--request-timeout", "10", "--workers", "4",
+            "--request-timeout", "10", "--workers", "1",
         ],
         capture_output=True, text=True, timeout=200, check=False, cwd=tmp_path,
     )  # fmt: skip

@@ -214,7 +214,11 @@ async def test_every_look_is_an_entry_with_who_and_what_and_how_many(office: Off
     await office.get(f"/v1/alerts/{alert_id}/trail", "officer")
     await office.get("/v1/audit/statistics", "admin")
     await office.get(ENTRIES, "auditor", params={"format": "csv", "kind": "sent"})
-    _, first, second, trail, figures, export = await office.audit("reviewed")
+    await office.get(f"/v1/alerts/{alert_id}", "auditor")
+    await office.get("/v1/alerts", "auditor")
+    await office.get(f"/v1/alerts/{alert_id}", "officer")
+    _, first, second, trail, figures, export, *read = await office.audit("reviewed")
+    assert [each["detail"] for each in read] == ["alert", "alerts, 1 listed"]
     assert first["detail"] == "search, 1 results and more: everything"
     assert second["detail"] == "search, continued: 1 results"
     assert first["subjects"] == second["subjects"] != looked["subjects"]

@@ -36,14 +36,13 @@ def test_every_unsuspended_peer_has_exactly_its_permissions_and_nobody_else_has_
     )
     assert 'subscribe: { allow: ["_INBOX_FI.>", "pulse.out.FI"] }' in text
     assert (
-        'publish: { allow: ["in.>", "pulse.in.*", "node.roster.get", "$JS.API.DIRECT.GET.BLOBS.blob.*.*"] }'
-        in text
+        'publish: { allow: ["in.>", "pulse.in.*", "node.roster.get", "$JS.API.DIRECT.GET.BLOBS.blob.*.*",'
+        ' "node.part.answer.>", "_R_.>"] }' in text
     )
     assert (
         'subscribe: { allow: ["node.roster.update", "node.part.get", "part.get.*", "_INBOX_EE.>"] }'
         in text
     )
-    assert text.count("allow_responses: { max: 1") == 1
 
 
 def test_the_broker_has_no_way_in_but_tls_and_a_key() -> None:

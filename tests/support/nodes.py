@@ -6,7 +6,7 @@
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -235,15 +235,17 @@ async def settle(nodes: Sequence[Node], cut: Collection[frozenset[Nation]] = ())
 
 @asynccontextmanager
 async def running_node(
-    url: str, party: Party, federation: Federation, clock: Clock
+    url: str,
+    party: Party,
+    federation: Federation,
+    clock: Clock,
+    random: Callable[[int], bytes] = secrets.token_bytes,
 ) -> AsyncIterator[Node]:
     """One node over the database at ``url``, its prekeys made."""
     database = open_database(url)
     await asyncio.to_thread(migrate, database)
     try:
-        async with Ledger(
-            database.writer, database.reader, now=clock, random=secrets.token_bytes
-        ) as ledger:
+        async with Ledger(database.writer, database.reader, now=clock, random=random) as ledger:
             trust = await load_trust(ledger, federation.id, [federation.founding], clock() // 1000)
             desk = Desk(
                 nation=party.nation,
@@ -263,7 +265,7 @@ async def running_node(
                 policy=Policy(),
                 now_ms=clock,
                 ticks=clock,
-                random=secrets.token_bytes,
+                random=random,
             )
             await load_prekeys(desk)
             await renew_prekeys(desk)
@@ -275,13 +277,16 @@ async def running_node(
 
 @asynccontextmanager
 async def running_nodes(
-    urls: Mapping[Nation, str], federation: Federation, clock: Clock
+    urls: Mapping[Nation, str],
+    federation: Federation,
+    clock: Clock,
+    random: Callable[[int], bytes] = secrets.token_bytes,
 ) -> AsyncIterator[dict[Nation, Node]]:
     """Every nation of a federation over its database, prekeys exchanged."""
     async with AsyncExitStack() as stack:
         nodes = {
             nation: await stack.enter_async_context(
-                running_node(urls[nation], party, federation, clock)
+                running_node(urls[nation], party, federation, clock, random)
             )
             for nation, party in federation.parties.items()
         }

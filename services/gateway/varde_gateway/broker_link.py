@@ -32,7 +32,6 @@ from varde.subjects import (
     INBOX_SUBJECTS,
     OUTBOX,
     OUTBOX_SUBJECTS,
-    PARTS_WANTED,
     PULSES_IN,
     blob_subject,
     gateway_consumer,
@@ -181,7 +180,7 @@ class BrokerLink:
         """A part of a blob from the broker of ``at``, by our relay; ``BrokerError`` where that cannot be asked."""
         wanted = format_part_request(PartRequest(blob, part, at))
         try:
-            answer = await self._require_live().request(PARTS_WANTED, wanted, PART_SECONDS)
+            answer = await self._require_live().request_part(wanted, PART_SECONDS)
             return parse_part_answer(answer)
         except NoStream:
             raise BrokerUnavailable("our relay is not connected to our broker") from None

@@ -21,7 +21,7 @@ from nats.aio.msg import Msg
 
 from varde.errors import Malformed
 from varde.identifiers import Lane, parse_nation
-from varde.subjects import INBOX, gateway_consumer
+from varde.subjects import INBOX, PART_ANSWERS, PARTS_WANTED, gateway_consumer
 from varde.transit import TRANSIT_HEADER, format_transit, parse_transit
 from varde_gateway.flow.ports import (
     BrokerError,
@@ -66,6 +66,7 @@ class Live:
         self._client = Client()
         self._replies: dict[str, asyncio.Future[Msg]] = {}
         self._reply_base = ""
+        self._parts_base = ""
         self._next_token = 0
 
     async def open(self, url: str, ca_file: Path, nkey_file: Path) -> None:
@@ -96,6 +97,9 @@ class Live:
             raise BrokerUnavailable(self.last_error or str(error) or repr(error)) from error
         self._reply_base = self._client.new_inbox()
         await self.listen(f"{self._reply_base}.*", self._take_reply)
+        # Our relay may not answer on an inbox of ours: other answers come there.
+        self._parts_base = f"{PART_ANSWERS}.{self._reply_base.rpartition('.')[2]}"
+        await self.listen(f"{self._parts_base}.*", self._take_reply)
         for lane in Lane:
             self._pulls[lane] = _Pull(self, lane, self._client.new_inbox())
             await self.listen(f"{self._pulls[lane].inbox}.*", self._pulls[lane].take)
@@ -167,26 +171,32 @@ class Live:
         await asyncio.wait([answer], timeout=ANSWER_TIMEOUT_SECONDS)
         return _read(answer)
 
-    async def request(self, subject: str, raw: bytes, timeout_seconds: float) -> bytes:
-        """The answer's bytes; ``NoStream`` where nobody listens, ``BrokerUnavailable`` after the time-out."""
-        answer = await self._request(subject, raw, None)
+    async def request_part(self, raw: bytes, timeout_seconds: float) -> bytes:
+        """Our relay's answer; ``NoStream`` where it does not listen, ``BrokerUnavailable`` after the time-out."""
+        answer = await self._request(PARTS_WANTED, raw, None, self._parts_base)
         await asyncio.wait([answer], timeout=timeout_seconds)
         return _answered(answer).data
 
     async def _request(
-        self, subject: str, raw: bytes, headers: dict[str, str] | None
+        self, subject: str, raw: bytes, headers: dict[str, str] | None, base: str = ""
     ) -> asyncio.Future[Msg]:
         token = f"{self._next_token:x}"
         self._next_token += 1
         answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
-        answer.add_done_callback(lambda _: self._replies.pop(token, None))
+        answer.add_done_callback(lambda done: self._forget(token, done))
         self._replies[token] = answer
         try:
-            reply = f"{self._reply_base}.{token}"
+            reply = f"{base or self._reply_base}.{token}"
             await self._client.publish(subject, raw, reply=reply, headers=headers)
         except (nats.errors.Error, OSError) as error:
             answer.set_exception(BrokerUnavailable(str(error) or repr(error)))
         return answer
+
+    def _forget(self, token: str, done: asyncio.Future[Msg]) -> None:
+        self._replies.pop(token, None)
+        if not done.cancelled():
+            # Who asked may be gone when the connection ends; the error is not news to anybody then.
+            done.exception()
 
     async def _take_reply(self, message: Msg) -> None:
         answer = self._replies.get(message.subject.rpartition(".")[2])

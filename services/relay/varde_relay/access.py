@@ -14,6 +14,7 @@ from varde.roster import Trust
 from varde.subjects import (
     BLOBS,
     BLOBS_SUBJECTS,
+    PART_ANSWERS,
     PARTS_ASKED,
     PARTS_WANTED,
     PULSES_IN,
@@ -25,8 +26,10 @@ from varde.subjects import (
 ROSTER_GET: Final = "node.roster.get"
 ROSTER_UPDATE: Final = "node.roster.update"
 AUTHORIZATION_TIMEOUT_SECONDS: Final = 3
-ANSWER_WITHIN: Final = "1m"
 _HOME_ACCOUNT: Final = "NODE"
+_ANSWERS_TO_PEERS: Final = "_R_.>"
+"""What the server makes of the reply subject of a request from another account. Its ``allow_responses`` would be narrower,
+but forgets the requests that are under way whenever the configuration is loaded anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +71,15 @@ def access_config(trust: Trust, me: Nation, local: LocalUsers) -> str:
     relay = _user(
         local.relay,
         f"the relay of {me}",
-        ["in.>", PULSES_IN, ROSTER_GET, f"$JS.API.DIRECT.GET.{BLOBS}.{BLOBS_SUBJECTS}"],
+        [
+            "in.>",
+            PULSES_IN,
+            ROSTER_GET,
+            f"$JS.API.DIRECT.GET.{BLOBS}.{BLOBS_SUBJECTS}",
+            f"{PART_ANSWERS}.>",
+            _ANSWERS_TO_PEERS,
+        ],
         [ROSTER_UPDATE, PARTS_WANTED, PARTS_ASKED, f"{reply_prefix(me)}.>"],
-        answers=True,
     )
     exports: list[str] = []
     accounts: list[str] = []
@@ -147,17 +156,11 @@ include {_quoted(place.access_file)}
 """
 
 
-def _user(
-    nkey: str, who: str, publish: list[str], subscribe: list[str], *, answers: bool = False
-) -> str:
-    # Where it may answer, it may do so once, there where it was asked to.
-    responses = (
-        f'\n          allow_responses: {{ max: 1, expires: "{ANSWER_WITHIN}" }}' if answers else ""
-    )
+def _user(nkey: str, who: str, publish: list[str], subscribe: list[str]) -> str:
     return (
         f"      {{ nkey: {_quoted(nkey)}, permissions: {{ # {who}\n"
         f"          publish: {{ allow: {json.dumps(publish)} }}\n"
-        f"          subscribe: {{ allow: {json.dumps(subscribe)} }}{responses} }} }}"
+        f"          subscribe: {{ allow: {json.dumps(subscribe)} }} }} }}"
     )
 
 

@@ -249,7 +249,7 @@ class Connection:
         token = f"{self._next_token:x}"
         self._next_token += 1
         answer: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
-        answer.add_done_callback(lambda _: self._replies.pop(token, None))
+        answer.add_done_callback(lambda done: self._forget(token, done))
         self._replies[token] = answer
         try:
             with self._errors_named():
@@ -259,6 +259,12 @@ class Connection:
         except LinkError as error:
             answer.set_exception(error)
         return answer
+
+    def _forget(self, token: str, done: asyncio.Future[Msg]) -> None:
+        self._replies.pop(token, None)
+        if not done.cancelled():
+            # Who asked may be gone when the connection ends; the error is not news to anybody then.
+            done.exception()
 
     async def _take_reply(self, message: Msg) -> None:
         answer = self._replies.get(message.subject.rpartition(".")[2])

@@ -138,7 +138,8 @@ def send(
         request = _from_file(file, recipients, tlp)
     with signed_in(sign_in) as node:
         request["headers"] = headers | request.get("headers", {})
-        _name_files(request, [upload(node, each, f"{key}-{each.name}") for each in uploads])
+        ids = [upload(node, each, f"{key}-{place}") for place, each in enumerate(uploads)]
+        _name_files(request, ids)
         accepted = node.post("/v1/alerts", **request)
         if wait:
             accepted = _wait_for_receipts(node, accepted, wait)

@@ -95,6 +95,8 @@ async def store_upload(
     """
     if await desk.ledger.read(unsent_bytes) >= MAX_UNSENT_BYTES:
         raise TooMany("Too many files wait to be sent. Send them, or wait a day: then they go.")
+    if files.free_bytes() < RESERVED_BYTES:
+        raise Unavailable("This node's disk is nearly full. An administrator must make room.")
     attachment_id = desk.new_id()
     try:
         attachment, chunk_list = await _seal_to_disk(desk, files, attachment_id, new, content)
@@ -208,8 +210,9 @@ def plaintext_digest(
     reader = _FileReader(desk, files, stored)
     digest = hashlib.sha256()
     for index in range(stored.attachment.chunks):
-        check_chunk(files.read_chunk(stored.id, index), hashes, index)
-        digest.update(reader.read(index))
+        sealed = files.read_chunk(stored.id, index)
+        check_chunk(sealed, hashes, index)
+        digest.update(reader.open(sealed, index))
     return encode_base64url(digest.digest())
 
 
@@ -221,7 +224,9 @@ class _FileReader:
         self.chunks = stored.attachment.chunks
 
     def read(self, index: int) -> bytes:
-        sealed = self._files.read_chunk(self._id, index)
+        return self.open(self._files.read_chunk(self._id, index), index)
+
+    def open(self, sealed: bytes, index: int) -> bytes:
         return self._cipher.open(sealed, index, last=index == self.chunks - 1)
 
 
@@ -259,8 +264,6 @@ async def _seal_to_disk(
             while len(waiting) > CHUNK_BYTES:
                 await asyncio.to_thread(seal_next, bytes(waiting[:CHUNK_BYTES]), False)
                 del waiting[:CHUNK_BYTES]
-        if files.free_bytes() < RESERVED_BYTES:
-            raise Unavailable("This node's disk is nearly full. An administrator must make room.")
         await asyncio.to_thread(seal_next, bytes(waiting), True)
         await asyncio.to_thread(files.finish, attachment_id)
     except OSError as error:

@@ -130,8 +130,10 @@ def _gather(
         return None
     successors = _successors(connection, alert)
     leaves = _leaves(connection, alert, successors, size)
-    if not any(leaf["kind"] in _RECORDED for _, _, leaf in leaves):
-        return None
+    if not leaves:
+        raise Conflict(
+            "The log's entry about this alert is not under a signed checkpoint yet. Ask again."
+        )
     if withheld_among(connection, [index for index, _, _ in leaves], viewer.clearance):
         raise Forbidden(
             "Entries of this evidence also speak of alerts above your clearance, and a proof cannot be cut. "

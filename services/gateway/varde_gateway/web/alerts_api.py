@@ -20,7 +20,7 @@ from varde_gateway.flow.draft import (
 )
 from varde_gateway.flow.faults import InvalidAt, NotFound, UnsupportedMedia
 from varde_gateway.flow.lifecycle import cancel_alert, update_alert
-from varde_gateway.flow.review import Viewer, check_clearance
+from varde_gateway.flow.review import Viewer, check_clearance, record_look
 from varde_gateway.flow.send import send_alert
 from varde_gateway.flow.users import Role
 from varde_gateway.store.alerts import find_alert, list_alerts
@@ -163,6 +163,9 @@ async def list_page(
             markings=allowed_markings(asking.clearance),
         )
     )
+    if Role.AUDITOR in asking.roles:
+        viewer = Viewer(asking.username, asking.clearance)
+        await record_look(parts.desk, viewer, f"alerts, {len(items)} listed", [])
     return json_answer({"items": [*items], "next_cursor": format_cursor(following)})
 
 
@@ -190,8 +193,11 @@ async def read(
     When an officer reads a received alert for the first time, its sender is told that it was displayed.
     """
     form = choose_media_type(accept, (JSON_MEDIA_TYPE, CAP_MEDIA_TYPE))
-    await check_clearance(parts.desk, Viewer(asking.username, asking.clearance), alert_id)
+    viewer = Viewer(asking.username, asking.clearance)
+    await check_clearance(parts.desk, viewer, alert_id)
     alert = await _find(parts, alert_id, sender)
+    if Role.AUDITOR in asking.roles:
+        await record_look(parts.desk, viewer, "alert", [("document", alert_id)])
     if (
         Role.OFFICER in asking.roles
         and alert["direction"] == "in"
