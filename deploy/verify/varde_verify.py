@@ -9,6 +9,10 @@ votes from there to the keys of every nation.
 
     python3 varde_verify.py EVIDENCE.jsonl --genesis FINGERPRINT
 
+Read it from below: ``verify`` (what a file is), ``Evidence.run`` and ``Log.take`` (what is checked, in which order), then
+``Rosters.read_next`` (whose votes), ``open_checkpoint`` and ``witnesses_of`` (who stands behind the log), ``check_signatures``
+and ``check_path`` (the two proofs that all rests on). The rest reads values and words sentences.
+
 It ends with 0 where nothing is wrong, with 1 where anything is, with 2 where the file cannot be read. It does not judge
 brokers' addresses and certificates in a roster, nor whether an alert is good CAP; no file can say what was left out of it.
 """
@@ -868,8 +872,9 @@ class Evidence:
         document, stated, skew = seen["document"], seen["at"], SKEW * 1000
         issued, version = document["iat"] * 1000, document["roster"]["version"]
         logged = seen["entries"][0]["at"] if seen["entries"] else None
+        newest = max(document["iat"], (logged or 0) // 1000)
         for roster in self.rosters.chain:
-            if roster["version"] == version + 1 and document["iat"] > roster["iat"] + WEEK:
+            if roster["version"] == version + 1 and newest > roster["iat"] + WEEK:
                 yield f"it was signed under roster {version}, replaced more than 7 days before"
         if logged is not None and logged < issued - skew:
             yield f"it was signed later ({moment(issued)}) than the log recorded it ({moment(logged)})"
@@ -1007,13 +1012,17 @@ class Log:
         index, leaf = line["index"], line["leaf"]
         fits = type(index) is int and index >= 0 and isinstance(leaf, str)
         need(fits, "an entry has an index and a leaf")
-        self.place_waiting(index)
         digest = sha256(b"\x00", leaf.encode())
         try:
             kept = base64url(line["hash"], 32)
         except Wrong:
             kept = None
-        if digest != kept or not leaf.startswith(f'{{"index":{index},"kind":'):
+        named = re.match(r'\{"index":(0|[1-9][0-9]{0,15}),"kind":', leaf)
+        genuine = digest == kept and named is not None
+        # It was written as the entry that it names, in whatever row it stands now.
+        index = int(named[1]) if genuine else index
+        self.place_waiting(index)
+        if not genuine:
             self.find("changed", index, index, f"entry {index} is not what its hash says")
         # Over the hash that the node kept, so that a changed entry hides no other from the checkpoints.
         self.tree.add(kept or digest)

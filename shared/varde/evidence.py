@@ -7,6 +7,7 @@ recomputed, the signed checkpoints say between which entries the log was altered
 newer nodes may log newer kinds. The judging of one file stands in one place, which is why this module is long.
 """
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ MAX_COSIGNED: Final = 64
 """How many of the newest cosigned checkpoints are remembered, to look among them for a witnessed one."""
 _MAX_VKEYS: Final = 128
 _MAX_VKEY_CHARACTERS: Final = 4096
+_BEGINNING: Final = re.compile(r'\{"index":(0|[1-9][0-9]{0,15}),"kind":', re.ASCII)
 _HEADER: Final = frozenset({"varde", "v", "origin", "vkeys", "nation", "federation"})
 _ENTRY: Final = frozenset({"index", "leaf", "hash"})
 _ROSTER: Final = frozenset({"roster"})
@@ -211,10 +213,14 @@ class _Reader:
         index, leaf, stored = line["index"], line["leaf"], line["hash"]
         if type(index) is not int or index < 0 or type(leaf) is not str:
             raise Malformed("an entry has an index and a leaf")
-        self.place_waiting(following=index)
         digest = leaf_hash(leaf.encode())
         kept = _kept_hash(stored)
-        if digest != kept or not leaf.startswith(f'{{"index":{index},"kind":'):
+        named = index if leaf.startswith(f'{{"index":{index},"kind":') else _named_index(leaf)
+        genuine = named if digest == kept else None
+        # It was written as the entry that it names, in whatever row it stands now.
+        index = index if genuine is None else genuine
+        self.place_waiting(following=index)
+        if genuine is None:
             self.find(Fault.CHANGED, index, index, f"entry {index} is not what its hash says")
         # The tree goes on over the hash that the node kept: a changed entry then hides no other from the checkpoints.
         self.frontier, _ = self.frontier.append(kept or digest)
@@ -441,6 +447,11 @@ def _note(value: Json) -> str:
     if type(value) is not str:
         raise Malformed("a checkpoint is a text")
     return value
+
+
+def _named_index(leaf: str) -> int | None:
+    match = _BEGINNING.match(leaf)
+    return None if match is None else int(match[1])
 
 
 def _kept_hash(stored: Json) -> bytes | None:

@@ -348,9 +348,11 @@ class _Examiner:
         self, document: Document, stated: int | None, entries: list[_Entry]
     ) -> Iterator[str]:
         issued, skew = document.issued_at * 1000, MAX_SKEW_SECONDS * 1000
+        # Who stole a key that was replaced since can date what he signs with it, but not what the log says.
+        newest = max(document.issued_at, entries[0].at // 1000 if entries else 0)
         for successor in self.lineage.rosters:
             replaced = successor.version == document.roster.version + 1
-            if replaced and document.issued_at > successor.issued_at + GRACE_SECONDS:
+            if replaced and newest > successor.issued_at + GRACE_SECONDS:
                 yield f"it was signed under roster {document.roster.version}, replaced more than 7 days before"
         if entries and entries[0].at < issued - skew:
             yield f"it was signed later ({moment(issued)}) than the log recorded it ({moment(entries[0].at)})"

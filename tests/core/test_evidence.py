@@ -417,10 +417,30 @@ def test_any_file_ends_in_a_verdict_or_is_refused(edits: list[tuple[int, str]]) 
         assert last.intact == (texts == [json.dumps(line) for line in export()])
 
 
-def test_attack_47_an_entry_that_names_another_index_than_its_line_is_named() -> None:
+def test_attack_47_an_entry_that_names_another_index_than_its_line_is_named_for_what_it_is() -> (
+    None
+):
     lines = export()
     lines[place(lines, 12)] = entry(12, leaf(60))
+    assert faults(lines) == [(Fault.INSERTED, 60, 60)]
+    lines[place(lines, 12)]["leaf"] = leaf(60).decode().replace('"index":60', '"index":060')
     assert faults(lines)[0] == (Fault.CHANGED, 12, 12)
+
+
+def test_attack_47_rows_renumbered_after_an_insertion_or_a_swap_are_named_for_what_was_done() -> (
+    None
+):
+    lines = export()
+    at = place(lines, 12)
+    one, other = leaf(12), leaf(15)
+    lines[at], lines[place(lines, 15)] = entry(12, other), entry(15, one)
+    assert faults(lines) == [(Fault.SWAPPED, 12, 15)]
+    inserted = export()
+    numbered = [leaf(n) for n in (*range(12), 3, *range(12, ENTRIES - 1))]
+    for index, raw in enumerate(numbered):
+        inserted[place(inserted, index)] = entry(index, raw)
+    assert (Fault.INSERTED, 3, 3) in faults(inserted)
+    assert Fault.CHANGED not in {fault for fault, _, _ in faults(inserted)}
 
 
 def test_attack_47_fewer_entries_than_the_end_line_counts_are_cut_off() -> None:

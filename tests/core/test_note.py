@@ -5,6 +5,8 @@ import contextlib
 import hashlib
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -146,6 +148,25 @@ def test_the_key_id_is_the_one_of_the_standard() -> None:
     key = parse_vkey(text)
     assert (key.name, key.key_id.hex(), key.type) == ("PeterNeumann", "c74f20a3", KeyType.ED25519)
     assert format_vkey(key) == text
+
+
+def test_a_note_signed_by_another_implementation_verifies_and_a_changed_one_does_not() -> None:
+    """The example of Go's sumdb/note (golang/mod, note_test.go)."""
+    key = parse_vkey("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW")
+    text = (
+        "If you think cryptography is the answer to your problem,\n"
+        "then you don't know what your problem is.\n"
+    )
+    line = (
+        "— PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJ"
+        "nAM=\n"
+    )
+    note = parse_note(f"{text}\n{line}")
+    signature = one_signature_by(note, key).blob
+    public = Ed25519PublicKey.from_public_bytes(key.public)
+    public.verify(signature, note.text.encode())
+    with pytest.raises(InvalidSignature):
+        public.verify(signature, note.text.replace("is", "was").encode())
 
 
 @pytest.mark.parametrize(

@@ -542,15 +542,21 @@ async def test_parts_wait_for_alerts_but_not_for_ever(new_database: Callable[[],
         assert not desk.outgoing.busy()
 
 
-async def test_a_received_file_that_the_disk_lost_is_fetched_again(
-    new_database: Callable[[], str],
+@pytest.mark.parametrize("lost", [True, False], ids=["lost", "changed"])
+async def test_a_received_file_that_the_disk_lost_or_changed_is_not_offered_but_fetched_again(
+    new_database: Callable[[], str], lost: bool
 ) -> None:
     async with three_nations(new_database) as (nodes, clock):
         alert_id = await sent_to_finland(nodes)
         await fetch(nodes[FI])
         (file,) = await files_of(nodes[FI], alert_id)
-        (nodes[FI].files._folder / file["id"]).unlink()
+        path = nodes[FI].files._folder / file["id"]
+        if lost:
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
         await offer(nodes[FI])
+        assert len(nodes[FI].broker.blobs) < 5
         (waiting,) = await files_of(nodes[FI], alert_id)
         assert (waiting["state"], waiting["received"]) == ("waiting", 0)
         clock.forward(1)

@@ -73,7 +73,9 @@ async def test_a_file_is_given_out_to_be_saved_and_never_shown_in_place(
     uploaded = await upload(
         office, b"<script>alert(1)</script>", name, **{"Content-Type": "text/html"}
     )
-    read = await office.get(f"/v1/attachments/{uploaded['id']}", "officer")
+    before_it_is_sent = await office.get(f"/v1/attachments/{uploaded['id']}", "officer")
+    assert before_it_is_sent.status_code == 404
+    read = await office.get(f"/v1/attachments/{uploaded['id']}", "operator")
     assert read.headers["content-type"] == "application/octet-stream"
     assert read.headers["x-content-type-options"] == "nosniff"
     assert read.headers["content-security-policy"] == "default-src 'none'; sandbox"

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.evidence_files import GENESIS, good, log_lines, texts
 from varde.alert import parse_alert
 from varde_gateway.cli.events import ServerEvent, read_events
 from varde_gateway.cli.exits import Exit
@@ -291,6 +292,48 @@ def test_an_export_is_written_whole_and_a_file_that_is_none_does_not_verify(
     assert done.returncode == Exit.FAILED
     assert "not an exported audit log" in done.stderr
     assert varde("audit", "verify", str(tmp_path / "none")).returncode == Exit.USAGE
+
+
+def test_evidence_is_written_as_the_node_gives_it_and_verified_step_by_step(
+    node: Node, demo: Path
+) -> None:
+    whole = "".join(texts(good()))
+    node.answers[f"/v1/alerts/{ALERT_ID}/evidence"] = (200, whole.encode())
+    out = demo / "alert.jsonl"
+    words = ("--out", str(out), "--from", "EE", "--demo", str(demo), "--nation", "EE")
+    done = varde("audit", "evidence", ALERT_ID, *words)
+    assert done.returncode == Exit.OK, done.stderr
+    assert urlsplit(node.asked[-1][0]).query == "from=EE"
+    assert out.read_text("utf-8") == whole
+    done = varde("audit", "verify", str(out), "--genesis", GENESIS)
+    assert done.returncode == Exit.OK, done.stdout
+    assert "ok      genesis, roster 1: The first roster has the fingerprint" in done.stdout
+    assert f"{out}: intact; the evidence of alert" in done.stdout
+    assert "warning genesis" in varde("audit", "verify", str(out)).stdout
+
+
+@pytest.mark.parametrize(
+    ("lines", "check"),
+    [(good()[:-2], "form"), (log_lines()[:-2], "truncated"), (log_lines()[1:], "")],
+)
+def test_what_is_wrong_with_a_file_ends_with_1_for_people_and_for_machines(
+    tmp_path: Path, lines: list[dict[str, Any]], check: str
+) -> None:
+    file = tmp_path / "file.jsonl"
+    file.write_text("".join(texts(lines)), "utf-8")
+    done = varde("audit", "verify", str(file), "--genesis", GENESIS)
+    assert done.returncode == Exit.FAILED
+    assert not check or f"FAILED  {check}" in done.stdout
+    done = varde("audit", "verify", str(file), "--json")
+    assert done.returncode == Exit.FAILED
+    assert not check or json.loads(done.stdout)["intact"] is False
+
+
+def test_a_fingerprint_that_is_none_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
+    file = tmp_path / "file.jsonl"
+    file.write_text("{}\n", "utf-8")
+    done = varde("audit", "verify", str(file), "--genesis", "short")
+    assert (done.returncode, "43 characters" in done.stderr) == (Exit.USAGE, True)
 
 
 def test_three_nations_found_a_federation_with_init_and_roster_alone(tmp_path: Path) -> None:

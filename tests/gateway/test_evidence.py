@@ -289,14 +289,14 @@ _COPY = (
             6,
         ),
         (['DELETE FROM audit_leaf WHERE "index" = 6'], "deleted", 6),
-        ([_ROOM, _SHIFT, _COPY], "changed", 6),
+        ([_ROOM, _SHIFT, _COPY], "inserted", 2),
         (
             [
                 'UPDATE audit_leaf SET "index" = -1 WHERE "index" = 6',
                 'UPDATE audit_leaf SET "index" = 6 WHERE "index" = 8',
                 'UPDATE audit_leaf SET "index" = 8 WHERE "index" = -1',
             ],
-            "changed",
+            "swapped",
             6,
         ),
         (['UPDATE audit_leaf SET "index" = 100000 WHERE "index" = 6'], "deleted", 6),

@@ -171,6 +171,7 @@ def test_the_answers_to_good_requests_are_what_the_document_says(
     for form in ("csv", "jsonl"):
         call("GET", "/v1/audit/entries", 200, f"?format={form}")
     call("GET", "/v1/alerts/{alert_id}/trail", 200, path=alert)
+    call("GET", "/v1/alerts/{alert_id}/evidence", 200, path=alert)
     call("GET", "/v1/audit/statistics", 200, "?from=2026-03-01T00:00:00Z")
     query = {"name": "conform", "filter": {"kind": ["refused"], "nation": "FI"}}
     call("POST", "/v1/audit/queries", 201, json=query)

@@ -538,6 +538,17 @@ BUNDLES: dict[str, Case] = {
         "replaced more than 7 days before",
         "warning",
     ),
+    "a document under an old roster that was recorded long after it was replaced": Case(
+        lambda: with_paper(
+            2,
+            raw=receipt(FI, 10, Stage.DELIVERED, version=1),
+            at=(NOW + 8 * 24 * 3600) * 1000,
+        ),
+        "times",
+        "line 8",
+        "replaced more than 7 days before",
+        "warning",
+    ),
     "a cosignature before the entries": Case(
         lambda: written(papers(), checkpoint=lambda book: book.checkpoint(FI, LV, at=NOW - 3600)),
         "times",

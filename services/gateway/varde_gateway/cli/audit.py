@@ -196,7 +196,7 @@ def verify(
     else:
         _print(steps)
         word = "intact" if found.intact else "NOT intact"
-        print(f"{file}: {word}; {what}.")
+        print(f"{file}: {word}; {printable(what)}.")
     sys.exit(Exit.OK if found.intact else Exit.FAILED)
 
 

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from varde.auditlog import AuditKind
-from varde.blob import BlobFault, check_chunk, chunk_size, open_chunk_list
+from varde.blob import LIST_PART, BlobFault, check_chunk, chunk_size, open_chunk_list
 from varde.errors import Reason, Untrusted
 from varde.identifiers import Nation
 from varde_gateway.flow.attach import RESERVED_BYTES, plaintext_digest
@@ -126,11 +126,13 @@ class _Turn:
         stored, attachment = self._stored, self._stored.attachment
         raw = stored.chunk_list
         if raw is None:
-            raw = await self._part(0, self._check_list)
+            raw = await self._part(LIST_PART, self._check_list)
             await _change(self._desk, stored.id, chunk_list=raw)
         hashes = open_chunk_list(raw, attachment.blob, attachment.chunks)
         here = await asyncio.to_thread(self._files.present, stored.id, hashes)
         missing = deque(index for index in range(attachment.chunks) if index not in here)
+        if missing:
+            await asyncio.to_thread(self._files.reopen, stored.id)
         self._received = sum(chunk_size(attachment.size, index) for index in here)
         if await self._fetch(missing, hashes):
             await self._finish(hashes)

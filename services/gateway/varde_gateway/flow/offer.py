@@ -4,10 +4,13 @@ The broker may lose what it had, so it is looked at again. Alerts go before part
 """
 
 import asyncio
+import contextlib
 from typing import Final
 
 import structlog
 
+from varde.blob import LIST_PART, check_chunk, open_chunk_list
+from varde.errors import Untrusted
 from varde.subjects import blob_subject
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.ports import Broker, BrokerError, Outbound
@@ -68,10 +71,10 @@ async def offer_due(desk: Desk, broker: Broker, files: AttachmentFiles) -> None:
             await _offer(desk, broker, files, stored)
         except BrokerError as error:
             await _note_not_offered(desk, stored, error.detail)
-        except OSError as error:
-            await _note_not_offered(desk, stored, f"not on the disk: {error.strerror}")
+        except (OSError, Untrusted):
+            await _note_not_offered(desk, stored, "missing or damaged on this node's disk")
             if stored.uploaded_by is None:
-                # The folder was lost or an older copy of it restored: others have the file.
+                # The folder was lost, or an older copy of it restored: others have the file.
                 await _change(desk, stored.id, state=FileState.WAITING.value, received=0)
                 desk.files_to_fetch.set()
         else:
@@ -109,13 +112,11 @@ async def let_alerts_pass(desk: Desk) -> None:
 
 
 async def wait_for_work(event: asyncio.Event, seconds: float) -> None:
-    """Return when ``event`` is set, or after so long."""
-    event.clear()
-    try:
+    """Return when ``event`` is set, or was set since the last time, or after so long."""
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
-    except TimeoutError:
-        return
+    event.clear()
 
 
 async def _offer(
@@ -140,10 +141,15 @@ async def _offer(
 
 
 def _read_part(files: AttachmentFiles, stored: StoredAttachment, part: int) -> bytes:
-    if part > 0:
-        return files.read_chunk(stored.id, part - 1)
     assert stored.chunk_list is not None
-    return stored.chunk_list
+    if part == LIST_PART:
+        return stored.chunk_list
+    attachment = stored.attachment
+    sealed = files.read_chunk(stored.id, part - 1)
+    # A part that our disk has changed would make the peers believe that we cheat.
+    hashes = open_chunk_list(stored.chunk_list, attachment.blob, attachment.chunks)
+    check_chunk(sealed, hashes, part - 1)
+    return sealed
 
 
 async def _note_not_offered(desk: Desk, stored: StoredAttachment, detail: str) -> None:

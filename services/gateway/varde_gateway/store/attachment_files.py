@@ -66,6 +66,12 @@ class AttachmentFiles:
         finally:
             os.close(descriptor)
 
+    def reopen(self, attachment_id: str) -> None:
+        """What counted as whole is not: chunks of it are to be written again."""
+        whole = self._folder / attachment_id
+        if whole.exists():
+            whole.replace(self._part(attachment_id))
+
     def delete(self, attachment_id: str) -> None:
         """Remove it, whole or not, where it is there."""
         (self._folder / attachment_id).unlink(missing_ok=True)
