@@ -1,7 +1,8 @@
 """What the evidence of one alert proves, step by step, in plain words: offline, trusting no server.
 
 Protocol section 10.7. Keys come from the voted rosters alone, these from the genesis fingerprint. What the node claims is
-held against what others have signed. That nothing was left out of the file, it cannot prove: the whole log can.
+held against what others have signed. That nothing was left out of the file, it cannot prove: the whole log can. One
+class walks all ten steps, each building on those before, which is why this module is long.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
