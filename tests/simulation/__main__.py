@@ -1,7 +1,9 @@
 """Many schedules and a report.
 
 PYTHONPATH=tests python -m simulation --schedules 10000 --processes 2 --report simulation.md
-PYTHONPATH=tests python -m simulation --seed 4711 --trace
+PYTHONPATH=tests python -m simulation --seed 4711 --nations 3 --trace
+
+A seed stands for the same life as long as neither the simulation nor the number of nations changes.
 """
 
 import argparse
@@ -10,11 +12,13 @@ import multiprocessing
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
 
-from simulation.schedule import FAULTS, Outcome, a_place, run_schedule
+from simulation.deeds import DEEDS, FAULTS
+from simulation.schedule import Outcome, a_place, run_schedule
 
 NATIONS = (3, 3, 3, 4)
 """Every fourth process' worth of schedules has four nations instead of three."""
@@ -38,45 +42,51 @@ def main() -> int:
             outcomes += done
             for each in done:
                 for violation in each.violations:
-                    print(f"\nseed {each.seed}: {violation}", file=sys.stderr, flush=True)
+                    print(f"\nseed {each.seed}: {violation}\n{each.replay}", file=sys.stderr)
             _progress(outcomes, asked.schedules, began)
+            if asked.report is not None:
+                # A run that is stopped before its end leaves what it has found.
+                asked.report.write_text(report(outcomes, asked.schedules, time.monotonic() - began))
     print(file=sys.stderr)
-    text = report(outcomes, time.monotonic() - began)
-    print(text)
-    if asked.report is not None:
-        asked.report.write_text(text)
+    print(report(outcomes, asked.schedules, time.monotonic() - began))
     return 1 if any(each.violations for each in outcomes) else 0
 
 
-def report(outcomes: list[Outcome], seconds: float) -> str:
+def report(outcomes: list[Outcome], wanted: int, seconds: float) -> str:
     """What was done and what held, as Markdown."""
     counts: Counter[str] = Counter()
     for each in outcomes:
         counts += each.counts
-    faults = {name: count for name, count in counts.items() if name in FAULTS}
-    work = {name: count for name, count in counts.items() if name not in FAULTS}
-    failed = sorted(each.seed for each in outcomes if each.violations)
+    faults = {name: counts[name] for name in FAULTS}
+    work = {name: counts[name] for name in DEEDS}
+    inside = {name: n for name, n in counts.items() if name.startswith(("crash ", "tampered: "))}
+    failed = [each for each in outcomes if each.violations]
     seeds = sorted(each.seed for each in outcomes)
+    sizes = Counter(each.nations for each in outcomes)
     lines = [
-        f"{len(outcomes)} schedules (seeds {seeds[0]} to {seeds[-1]}), {sum(each.steps for each in outcomes)} steps, "
-        f"{sum(faults.values())} faults, {seconds / 60:.0f} min.",
+        f"{len(outcomes)} of {wanted} schedules (seeds {seeds[0]} to {seeds[-1]}; "
+        + ", ".join(f"{n} with {size} nations" for size, n in sorted(sizes.items()))
+        + f"), {sum(each.steps for each in outcomes)} steps, {sum(faults.values())} faults, "
+        f"{counts['alerts']} alerts, {counts['receipts']} documents receipted, {seconds / 60:.0f} min.",
         "",
-        f"Violations: **{sum(len(each.violations) for each in outcomes)}**"
-        + (f", in the seeds {', '.join(map(str, failed))}" if failed else "")
-        + ".",
+        f"Violations: **{sum(len(each.violations) for each in outcomes)}**, in {len(failed)} schedules.",
         "",
-        "| fault | injected |",
-        "|---|---|",
-        *(f"| {name} | {count} |" for name, count in sorted(faults.items())),
-        "",
-        "| work between them | done |",
-        "|---|---|",
-        *(f"| {name} | {count} |" for name, count in sorted(work.items())),
-        "",
+        *_table("fault", faults),
+        *_table("where a node died, what was changed", inside),
+        *_table("work between them", work),
     ]
-    for each in outcomes:
-        lines += [f"- seed {each.seed}: {violation}" for violation in each.violations]
+    for each in failed:
+        lines += [
+            f"- seed {each.seed}, {each.nations} nations: {violation}"
+            for violation in each.violations
+        ]
+        lines.append(f"  `{each.replay}`")
     return "\n".join(lines)
+
+
+def _table(title: str, counts: Mapping[str, int]) -> list[str]:
+    rows = (f"| {name} | {count} |" for name, count in sorted(counts.items()))
+    return [f"| {title} | times |", "|---|---|", *rows, ""]
 
 
 def _asked() -> argparse.Namespace:
@@ -97,18 +107,14 @@ def _one(seed: int, nations: int, *, trace: bool) -> int:
     if trace:
         print("\n".join(outcome.trace))
     print("\n".join(outcome.violations) or "nothing was violated")
+    print(f"digest {outcome.digest}")
     return 1 if outcome.violations else 0
 
 
 def _chunk(asked: tuple[int, int, int]) -> list[Outcome]:
     first, count, nations = asked
     with a_place(nations) as place:
-        return [_without_trace(run_schedule(first + n, place)) for n in range(count)]
-
-
-def _without_trace(outcome: Outcome) -> Outcome:
-    # A trace is made again from its seed; ten thousand of them would fill the memory.
-    return Outcome(outcome.seed, outcome.steps, outcome.counts, outcome.violations, [])
+        return [run_schedule(first + n, place).without_trace() for n in range(count)]
 
 
 def _progress(outcomes: list[Outcome], wanted: int, began: float) -> None:

@@ -1,11 +1,20 @@
-"""The same world with one thing broken on purpose, one for each invariant: a check that cannot fail proves nothing."""
+"""The same world with one thing broken on purpose, at least once for each check: one that cannot fail proves nothing."""
 
+import json
 from typing import Any
 
-from simulation.world import SimNode, World
+from simulation.node import SimNode
+from simulation.world import World
 from varde.encoding import sha256_base64url
+from varde.opening import Opened, open_document
+from varde.receipt import Receipt, Receipted, Stage, format_receipt
 from varde.roster import format_roster_payload, format_voted_roster
+from varde.signing import Kind, parse_signed
+from varde.subjects import message_id, outbox_subject
+from varde_gateway.flow.compose import compose_now
+from varde_gateway.flow.links import LinkState
 from varde_gateway.flow.outbox import publish, record
+from varde_gateway.flow.ports import Outbound
 
 
 class NeverTriesAgain(SimNode):
@@ -37,6 +46,62 @@ class ReceiptsBeforeTheDisk(SimNode):
     async def publish_due(self, *, record_it: bool = True) -> None:
         await super().publish_due(record_it=record_it)
         await _run(self, "DELETE FROM document WHERE kind = 'alert' AND sender <> ?", self.nation)
+        await _run(self, "DELETE FROM alert WHERE direction = 'in'")
+
+
+class ReceiptsBeforeTheCommit(SimNode):
+    """Gives its receipts as soon as it has opened a document, and records it afterwards."""
+
+    async def take_in(self, most: int, *, acknowledge: bool = True) -> int:
+        for message, lane, link in [*self.broker.inbox][:most]:
+            opened = open_document(
+                message.raw,
+                me=self.nation,
+                trust=self.desk.trust,
+                prekeys=self.desk.own_prekeys,
+                now=self.desk.now(),
+            )
+            if isinstance(opened, Opened) and opened.kind is Kind.ALERT:
+                given = Receipted(opened.document.id, opened.digest, self.desk.now_ms())
+                receipt = compose_now(
+                    self.desk,
+                    Kind.RECEIPT,
+                    [opened.document.sender],
+                    format_receipt(Receipt(Stage.DELIVERED, (given,))),
+                    lane=lane,
+                    life_seconds=3600,
+                )
+                number = message_id(receipt.document.id, link, 1)
+                await self.broker.publish_many(
+                    [Outbound(outbox_subject(link, lane), receipt.raw, number)]
+                )
+        return await super().take_in(most, acknowledge=acknowledge)
+
+
+class BelievesAnyReceipt(SimNode):
+    """Takes whatever claims to be a receipt for one, whoever signed it."""
+
+    async def take_in(self, most: int, *, acknowledge: bool = True) -> int:
+        for message, _, link in [*self.broker.inbox][:most]:
+            if message.id.startswith("lie-"):
+                claimed = json.loads(parse_signed(message.raw).payload)["body"]["documents"]
+                await _run(
+                    self,
+                    "UPDATE delivery SET state = 'delivered', open = 0, receipt_id = 'claimed'"
+                    " WHERE document_id = ? AND recipient = ? AND receipt_id IS NULL",
+                    claimed[0]["id"],
+                    link,
+                )
+        return await super().take_in(most, acknowledge=acknowledge)
+
+
+class UsesAnyPrekeys(SimNode):
+    """Adopts whatever prekeys come, older ones as well."""
+
+    async def take_in(self, most: int, *, acknowledge: bool = True) -> int:
+        taken = await super().take_in(most, acknowledge=acknowledge)
+        await _run(self, "UPDATE peer_prekeys SET sequence = sequence - 1")
+        return taken
 
 
 class TakesAnything(SimNode):
@@ -62,6 +127,18 @@ class RewritesItsLog(SimNode):
     async def look_around(self) -> None:
         await super().look_around()
         await _run(self, 'UPDATE audit_leaf SET hash = zeroblob(32) WHERE "index" = 1')
+
+
+class LosesItsLog(SimNode):
+    """Cuts the end of its log off, tree and all."""
+
+    async def look_around(self) -> None:
+        await super().look_around()
+        newest = '(SELECT max("index") FROM audit_leaf)'
+        last = f'"index" = {newest}'
+        await _run(self, f'DELETE FROM audit_node WHERE "index" = ({newest} >> level)')
+        await _run(self, f"DELETE FROM audit_subject WHERE {last}")
+        await _run(self, f"DELETE FROM audit_leaf WHERE {last}")
 
 
 class CountsNoVotes(SimNode):
@@ -95,6 +172,15 @@ class HearsGhosts(SimNode):
         await super().beat()
         for peer in self.desk.peers():
             self.desk.links.of(peer, self.desk.ticks()).heard_at = self.desk.ticks() + 10**9
+
+
+class KeepsSilent(SimNode):
+    """Sees that a peer is silent and records nothing of it."""
+
+    async def beat(self) -> None:
+        await super().beat()
+        for peer in self.desk.peers():
+            self.desk.links.of(peer, self.desk.ticks()).told = LinkState.LIVE
 
 
 def world_of(node: type[SimNode]) -> type[World]:

@@ -19,12 +19,14 @@ from pathlib import Path
 
 import structlog
 
-from simulation.world import AtOnce, Place, World
+from simulation.node import AtOnce
+from simulation.world import Place, World
 from support.alerts import sample_alert
 from support.federation import Federation, federation
 from varde.alert import parse_alert
 from varde.bulletin import Tlp
 from varde.identifiers import Lane, Nation
+from varde.transit import MAX_HOPS
 from varde_gateway.flow.send import Order, send_alert
 
 NATIONS = 50
@@ -37,16 +39,21 @@ COLOURS = ("#2b6cb0", "#4299e1", "#90cdf4", "#bee3f8", "#e2e8f0")
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one degree; ``hops`` counts deliveries by the nations that handed them on."""
+    """What came of one degree; ``hops`` counts deliveries by the nations that handed them on.
+
+    ``too_far`` are those to which no way with at most three nations on it was left, ``missed`` those that had one and were
+    not delivered all the same, ``open`` those that their sender still shows as open.
+    """
 
     degree: int
     links: int
     cut: int
     deliveries: int
     delivered: int
-    unreachable: int
+    too_far: int
+    missed: int
+    open: int
     hops: Counter[int]
-    seconds: list[float]
     direct: int
     on_the_way: int
     answers: int
@@ -213,23 +220,25 @@ async def _result(
     sent: dict[Nation, str],
 ) -> Result:
     hops: Counter[int] = Counter()
-    seconds: list[float] = []
-    delivered = unreachable = total = 0
+    delivered = too_far = missed = open_ = total = 0
     for sender, alert in sent.items():
         rows = await world.nodes[sender].ledger.read(
             lambda c, alert=alert: c.exec_driver_sql(
-                "SELECT recipient, via, queued_at, delivered_at FROM delivery WHERE document_id = ?",
+                "SELECT recipient, via, delivered_at, open FROM delivery WHERE document_id = ?",
                 (alert,),
             ).all()
         )
         far = distances(sender, links - cut)
-        for recipient, via, queued_at, delivered_at in rows:
+        for recipient, via, delivered_at, is_open in rows:
             total += 1
-            unreachable += far.get(Nation(recipient), 99) > 4
+            open_ += bool(is_open)
+            beyond = far.get(Nation(recipient), MAX_HOPS + 2) > MAX_HOPS + 1
+            too_far += beyond
             if delivered_at is not None:
                 delivered += 1
                 hops[len(via.split(",")) if via else 0] += 1
-                seconds.append((delivered_at - queued_at) / 1000)
+            elif not beyond:
+                missed += 1
     sealed = [
         (nation, each) for nation, each in world.outbound if each.raw.startswith(b'{"protected"')
     ]
@@ -239,9 +248,10 @@ async def _result(
         cut=len(cut),
         deliveries=total,
         delivered=delivered,
-        unreachable=unreachable,
+        too_far=too_far,
+        missed=missed,
+        open=open_,
         hops=hops,
-        seconds=sorted(seconds),
         direct=sum(each.transit is None for _, each in sealed),
         on_the_way=sum(each.transit is not None for _, each in sealed),
         answers=len(world.outbound) - len(sealed),
@@ -253,17 +263,17 @@ def table(results: list[Result], nations: int, alerts: int, seed: int) -> str:
     lines = [
         f"{nations} nations, {alerts} urgent alerts, each to all the others; {CUT_SHARE:.0%} of the links cut; seed {seed}.",
         "",
-        "| links a nation | links, cut | delivered | farther than 3 on the way | handed on by 0 / 1 / 2 / 3 | p50, last (s) | sealed for the direct link, "
-        "with a label | receipts and their copies |",
-        "|---|---|---|---|---|---|---|---|",
+        "| links a nation | links, cut | delivered | no way short enough | missed all the same | still open | handed on by 0 / 1 / 2 / 3 | "
+        "sealed for the direct link, with a label, a delivery | receipts and their copies |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for each in results:
-        hops = " / ".join(str(each.hops[n]) for n in range(4))
-        median = each.seconds[len(each.seconds) // 2] if each.seconds else 0
-        last = each.seconds[-1] if each.seconds else 0
+        hops = " / ".join(str(each.hops[n]) for n in range(MAX_HOPS + 1))
+        share = each.delivered / each.deliveries
+        cost = (each.direct + each.on_the_way) / each.deliveries
         lines.append(
-            f"| {each.degree} | {each.links}, {each.cut} | {each.delivered} of {each.deliveries} | {each.unreachable} "
-            f"| {hops} | {median:.0f}, {last:.0f} | {each.direct}, {each.on_the_way} | {each.answers} |"
+            f"| {each.degree} | {each.links}, {each.cut} | {each.delivered} of {each.deliveries} ({share:.1%}) | {each.too_far} "
+            f"| {each.missed} | {each.open} | {hops} | {each.direct}, {each.on_the_way}, {cost:.1f} | {each.answers} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -7,15 +7,21 @@ without its votes; I7 a silenced peer is noticed within two heartbeats.
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from simulation.world import SimNode, World
+from simulation.node import SimNode
+from simulation.world import World
+from varde.admission import is_sealed
 from varde.encoding import sha256_base64url
 from varde.identifiers import Nation
-from varde.merkle import leaf_hash, root_at
+from varde.merkle import Frontier, leaf_hash, root_at
 from varde.roster import accept_genesis, accept_next, parse_voted_roster
 from varde.signing import Kind, claimed_kind, parse_signed
 from varde_gateway.flow.links import SILENT_MS, LinkState
+from varde_gateway.flow.ports import Outbound
+from varde_gateway.flow.trail import HistoryLost, check_stored_log
 from varde_gateway.store.tree import log_size, node_reader
 
 
@@ -38,36 +44,62 @@ class Watch:
     sent: dict[str, Sent] = field(default_factory=dict)
     roots: dict[tuple[Nation, int], dict[int, bytes]] = field(default_factory=dict)
     receipts: dict[tuple[Nation, int], set[tuple[str, str]]] = field(default_factory=dict)
+    prekeys: dict[tuple[Nation, int, str], int] = field(default_factory=dict)
     found: list[str] = field(default_factory=list)
     forgotten: set[str] = field(default_factory=set)
+    earlier: set[str] = field(default_factory=set)
 
-    async def after_each_step(self) -> None:
-        """I3 at the moment when receipts leave."""
-        outbound, self.world.outbound = self.world.outbound, []
-        for nation, message in outbound:
-            if message.transit is None and not message.raw.startswith(b'{"protected":'):
-                await self._look_at_receipt(nation, message.raw)
+    async def begin(self) -> None:
+        """From here on every receipt is looked at; what was receipted before is taken as it is."""
+        self.world.watcher = self._look_at_receipt
+        for node in self.world.nodes.values():
+            self.earlier |= {each for (each,) in await _all(node, "SELECT id FROM document")}
 
-    async def remember_logs(self) -> None:
-        """Where every log stands now: it may only grow from here."""
+    async def remember(self) -> None:
+        """Where every log stands now, and whose prekeys are in use: neither may go back from here."""
         for nation, node in self.world.nodes.items():
             size, root = await node.ledger.read(
                 lambda c: (n := log_size(c), root_at(n, node_reader(c)))
             )
             self.roots.setdefault((nation, node.lineage), {})[size] = root
+            for peer, sequence in await _all(node, "SELECT nation, sequence FROM peer_prekeys"):
+                before = self.prekeys.get((nation, node.lineage, peer), 0)
+                if sequence < before:
+                    self.found.append(f"I4 {nation} went back to older prekeys of {peer}")
+                self.prekeys[nation, node.lineage, peer] = sequence
+
+    async def after_each_step(self) -> None:
+        """Nobody counts a receipt that its nation has not given, and nobody is taken for live who is not heard."""
+        self.look_at_links()
+        for nation, node in self.world.nodes.items():
+            for document, recipient in await _all(
+                node, "SELECT document_id, recipient FROM delivery WHERE receipt_id IS NOT NULL"
+            ):
+                if document in self.earlier:
+                    continue
+                lives = range(self.world.nodes[Nation(recipient)].lineage + 1)
+                if not any(
+                    (nation, document) in self.receipts.get((Nation(recipient), life), set())
+                    for life in lives
+                ):
+                    self._find(
+                        f"I4 {nation} believes a receipt for {document} that {recipient} never gave"
+                    )
 
     def look_at_links(self) -> None:
-        """I7: nobody whose heartbeats have not come for two intervals counts as live."""
+        """I7: nobody whose heartbeats have not come for two intervals counts as live, or was last recorded as live."""
         for nation, node in self.world.nodes.items():
             now = node.desk.ticks()
             for peer in node.desk.peers():
-                link = node.desk.links.of(peer, now)
-                state = node.desk.links.state(peer, now)
-                heard = self.world.heard_at.get((nation, peer), 0)
-                if self.world.ms - heard > SILENT_MS + 1000 and state is LinkState.LIVE:
-                    self.found.append(
-                        f"I7 {nation} takes {peer} for live, unheard for {self.world.ms - heard} ms "
-                        f"(it says {link.age(now)} ms)"
+                silent_for = self.world.ms - self.world.heard_at.get((nation, peer), 0)
+                if silent_for <= SILENT_MS + 1000:
+                    continue
+                if node.desk.links.state(peer, now) is LinkState.LIVE:
+                    self._find(f"I7 {nation} takes {peer} for live, unheard for {silent_for} ms")
+                told = node.desk.links.of(peer, now).told
+                if node.looked_at == self.world.ms and told is LinkState.LIVE:
+                    self._find(
+                        f"I7 {nation} has not said that {peer} is silent for {silent_for} ms"
                     )
 
     async def at_the_end(self) -> list[str]:
@@ -82,20 +114,32 @@ class Watch:
         ]
         return self.found
 
-    async def _look_at_receipt(self, nation: Nation, raw: bytes) -> None:
-        signed = parse_signed(raw)
+    def _look_at_receipt(self, nation: Nation, message: Outbound) -> None:
+        """I3 at the moment when a receipt leaves: what it says must be in the database already, with that digest."""
+        if message.transit is not None or is_sealed(message.raw):
+            return
+        signed = parse_signed(message.raw)
         if claimed_kind(signed) is not Kind.RECEIPT:
             return
         payload = json.loads(signed.payload)
         node = self.world.nodes[nation]
+        given = self.receipts.setdefault((nation, node.lineage), set())
         for to in payload["to"]:
             for each in payload["body"]["documents"]:
-                key = (to, each["id"])
-                self.receipts.setdefault((nation, node.lineage), set()).add(key)
-                if not await _has_document(node, *key):
+                given.add((to, each["id"]))
+                digest = node.ledger.read_here(
+                    lambda c, key=(to, each["id"]): c.exec_driver_sql(
+                        "SELECT digest FROM document WHERE sender = ? AND id = ?", key
+                    ).scalar()
+                )
+                if digest != each["digest"]:
                     self.found.append(
-                        f"I3 {nation} gave a receipt for {each['id']} that it has not"
+                        f"I3 {nation} gives a receipt for {each['id']}, which it has not recorded"
                     )
+
+    def _find(self, finding: str) -> None:
+        if finding not in self.found:
+            self.found.append(finding)
 
     async def _all_arrived(self) -> list[str]:
         found: list[str] = []
@@ -107,7 +151,10 @@ class Watch:
                 state = await _delivery_state(sender, sent.id, to)
                 there = await _has_document(self.world.nodes[to], sent.sender, sent.id)
                 if not there:
-                    found.append(f"I1 {sent.id} of {sent.sender} never reached {to} ({state})")
+                    alarm = await _alarm(self.world.nodes[to], sent.sender)
+                    found.append(
+                        f"I1 {sent.id} of {sent.sender} never reached {to} ({state}{alarm})"
+                    )
                 elif state not in {"delivered", "displayed", "acknowledged"}:
                     found.append(
                         f"I1 {sent.sender} does not know that {to} has {sent.id} ({state})"
@@ -163,6 +210,15 @@ class Watch:
                 if index != place or leaf_hash(leaf.encode()) != bytes(digest):
                     found.append(f"I5 {nation}: entry {place} of the log is not what it was")
                     break
+            frontier = Frontier()
+            for _, leaf, _ in rows:
+                frontier, _ = frontier.append(leaf_hash(leaf.encode()))
+            if frontier.root() != await _root(node, len(rows)):
+                found.append(f"I5 {nation}: the stored tree is not that of the entries")
+            try:
+                await check_stored_log(node.desk)
+            except HistoryLost as lost:
+                found.append(f"I5 {nation}: {lost}")
             for size, root in self.roots.get((nation, node.lineage), {}).items():
                 if size > len(rows) or await _root(node, size) != root:
                     found.append(f"I5 {nation}: the log does not continue its first {size} entries")
@@ -188,6 +244,16 @@ class Watch:
             f"I6 two rosters {n} are in force" for n, all_ in accepted.items() if len(all_) > 1
         ]
         return found
+
+
+async def _all(node: SimNode, query: str) -> Sequence[Any]:
+    return await node.ledger.read(lambda c: c.exec_driver_sql(query).all())
+
+
+async def _alarm(node: SimNode, sender: Nation) -> str:
+    """Whether the node has at least said that something of this sender is missing."""
+    entries = await _all(node, "SELECT actor FROM audit_leaf WHERE kind = 'chain_broken'")
+    return ", chain broken" if sender in {actor for (actor,) in entries} else ""
 
 
 async def _has_document(node: SimNode, sender: str, document: str) -> bool:

@@ -1,251 +1,46 @@
-"""The world: nodes with real databases and the real flow, brokers and relays in memory, links, one clock each.
+"""The world: nations, brokers and relays in memory, links, time, and what happens to them.
 
 Everything that is drawn by lot comes from one ``random.Random``. Signatures and key encapsulation take their randomness
-from the operating system, so that bytes differ between two runs of one seed; what happens, in which order, and every id
-do not. A node that crashes loses its memory and begins again from its database.
+from the operating system, so that bytes differ between two runs of one seed; what happens, in which order, every id and
+every row that holds no such bytes do not: ``fingerprint`` is over those.
 """
 
 import asyncio
+import json
 import random
 import shutil
 import sqlite3
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self, TypeVar
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-from support.federation import NOW, Federation, Party, seed
+from simulation.node import Clock, Crash, Message, SimBroker, SimNode, StepLedger, make_desk
+from support.federation import NOW, Federation
 from support.nodes import Clock as StillClock
-from support.nodes import PlainWrapping, running_nodes
+from support.nodes import running_nodes
 from varde.admission import Admit, admit
-from varde.checkpoint import LogSigner, WitnessSigner
 from varde.identifiers import Lane, Nation
-from varde.note import parse_vkey
-from varde.transit import Transit
-from varde_gateway.flow.beacon import reroute
-from varde_gateway.flow.desk import Desk, Policy
-from varde_gateway.flow.heartbeats import beat, hear, watch_links
-from varde_gateway.flow.inbox import take_in
-from varde_gateway.flow.outbox import publish, record, reopen_queued, sweep
-from varde_gateway.flow.outgoing import Outgoing
-from varde_gateway.flow.ports import BrokerError, BrokerUnavailable, Carried, Outbound
+from varde_gateway.app import HOLD_SIGNING_MS
+from varde_gateway.flow.outbox import reopen_queued
+from varde_gateway.flow.ports import Outbound
 from varde_gateway.flow.prekeys import load_prekeys
 from varde_gateway.flow.rosters import load_trust
-from varde_gateway.flow.trail import checkpoint
 from varde_gateway.flow.trust_followers import TrustFollower
 from varde_gateway.store.database import Database, open_database
-from varde_gateway.store.ledger import Ledger, _Step
-from varde_gateway.store.transaction import Transaction
 
-T = TypeVar("T")
-
-
-class AtOnce(ThreadPoolExecutor):
-    """Runs what it is given before it answers: no thread decides what comes first."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except BaseException as error:  # noqa: BLE001 -- as a thread's, it is the future's
-            future.set_exception(error)
-        return future
-
-
-class StepLedger(Ledger):
-    """The ledger whose commits are made by the caller instead of the writer's thread, one step each."""
-
-    async def __aenter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
-        self._readers.shutdown()
-        self._readers = AtOnce()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._loop = None
-
-    async def write(self, step: Callable[[Transaction], T]) -> T:
-        future: Future[T] = Future()
-        future.set_running_or_notify_cancel()
-        self._commit([_Step(step, future)])
-        # What was to follow the commit is run by the loop before anything else happens.
-        await asyncio.sleep(0)
-        return future.result()
+PASSING = frozenset({"newer_roster", "suspended_sender", "from_the_future"})
+"""What a relay leaves where it is, since time may heal it."""
 
 
 @dataclass
-class Clock:
-    """One node's clock: the world's time and how wrong it is."""
+class Doom:
+    """This nation dies after so many more touches of the outside."""
 
-    world: "World"
-    skew_ms: int = 0
-
-    def __call__(self) -> int:
-        return self.world.ms + self.skew_ms
-
-
-@dataclass(frozen=True)
-class Message:
-    """What a broker holds."""
-
-    id: str
-    raw: bytes
-    transit: Transit | None
-
-
-@dataclass
-class SimBroker:
-    """One nation's broker. ``down`` takes nothing; ``deaf`` stores what it is given and does not say so."""
-
-    world: "World"
     nation: Nation
-    out: dict[tuple[Nation, Lane], list[Message]] = field(default_factory=dict)
-    inbox: deque[tuple[Message, Lane, Nation]] = field(default_factory=deque)
-    seen: set[str] = field(default_factory=set)
-    inbox_seen: set[str] = field(default_factory=set)
-    pulses: deque[tuple[Nation, bytes]] = field(default_factory=deque)
-    heard: deque[tuple[Nation, bytes]] = field(default_factory=deque)
-    down: bool = False
-    deaf: bool = False
-    older: dict[tuple[Nation, Lane], list[Message]] = field(default_factory=dict)
-
-    async def publish_many(self, messages: Sequence[Outbound]) -> list[BrokerError | None]:
-        if self.down:
-            return [BrokerUnavailable("the broker is away") for _ in messages]
-        for each in messages:
-            self.world.sent(self.nation, each)
-            if each.message_id not in self.seen:
-                self.seen.add(each.message_id)
-                _, peer, lane = each.subject.split(".")
-                held = self.out.setdefault((Nation(peer), Lane(lane)), [])
-                held.append(Message(each.message_id, each.raw, each.transit))
-        if self.deaf:
-            return [BrokerUnavailable("the answer was lost") for _ in messages]
-        return [None for _ in messages]
-
-    async def pulse(self, peer: Nation, raw: bytes) -> None:
-        if not self.down:
-            self.pulses.append((peer, raw))
-
-    async def next_pulse(self) -> tuple[Nation, bytes]:
-        raise AssertionError("the world hands over what is heard")
-
-    async def fetch(self, lane: Lane, batch: int, wait_seconds: float) -> list[Carried]:
-        raise AssertionError("the world hands over what is carried")
-
-    async def backlog(self, recipient: Nation, lane: Lane) -> int:
-        if self.down:
-            raise BrokerUnavailable("the broker is away")
-        return len(self.out.get((recipient, lane), ()))
-
-    def connected(self) -> bool:
-        return not self.down
-
-    async def wait_connected(self) -> None:
-        assert not self.down
-
-    async def ensure_streams(self) -> None:
-        """Streams and consumers are always there."""
-
-    async def announce_roster(self, raw: bytes) -> None:
-        """The relay of this world reads its gateway's trust."""
-
-    def lose_store(self) -> None:
-        self.out, self.inbox = {}, deque()
-        self.seen, self.inbox_seen = set(), set()
-
-    def remember(self) -> None:
-        self.older = {key: [*held] for key, held in self.out.items()}
-
-    def roll_back(self) -> None:
-        self.out = {key: [*held] for key, held in self.older.items()}
-        self.inbox, self.inbox_seen = deque(), set()
-
-
-@dataclass
-class SimNode:
-    """One nation; ``lineage`` counts the older copies of its database that were put back."""
-
-    world: "World"
-    party: Party
-    path: Path
-    clock: Clock
-    broker: SimBroker
-    desk: Desk
-    ledger: Ledger
-    database: Database
-    follower: TrustFollower
-    lineage: int = 0
-
-    @property
-    def nation(self) -> Nation:
-        return self.party.nation
-
-    async def publish_due(self, *, record_it: bool = True) -> None:
-        """Give the broker what is due; a crash may come before it is recorded."""
-        if self.broker.down:
-            return
-        await sweep(self.desk, self.broker)
-        while jobs := await self.desk.outgoing.take(64, 0):
-            outcomes = await publish(self.desk, self.broker, jobs)
-            if not record_it:
-                return
-            await record(self.desk, outcomes)
-
-    async def take_in(self, most: int, *, acknowledge: bool = True) -> int:
-        """Open up to ``most`` of what the relay brought; a crash may come before the broker hears of it."""
-        if self.broker.down:
-            return 0
-        batch = [self.broker.inbox.popleft() for _ in range(min(most, len(self.broker.inbox)))]
-        later: list[tuple[Message, Lane, Nation]] = []
-        carried = [self._carried(each, later, acknowledge=acknowledge) for each in batch]
-        if carried:
-            await take_in(self.desk, self.broker, carried)
-        self.broker.inbox.extend(later)
-        return len(batch) - len(later)
-
-    def _carried(
-        self,
-        held: tuple[Message, Lane, Nation],
-        later: list[tuple[Message, Lane, Nation]],
-        *,
-        acknowledge: bool,
-    ) -> Carried:
-        message, lane, link = held
-        if not acknowledge:
-            later.append(held)
-
-        async def done() -> None:
-            """The broker forgets it, unless the crash came first."""
-
-        async def retry_later(seconds: float) -> None:
-            if acknowledge:
-                later.append(held)
-
-        return Carried(message.raw, lane, link, 0, done, retry_later, message.transit)
-
-    async def beat(self) -> None:
-        while self.broker.heard and not self.broker.down:
-            await hear(self.desk, *self.broker.heard.popleft())
-        await beat(self.desk, self.broker)
-        await watch_links(self.desk)
-
-    async def reroute(self) -> None:
-        if not self.broker.down:
-            await reroute(self.desk, self.broker)
-
-    async def look_around(self) -> None:
-        await self.follower.follow()
-        await checkpoint(self.desk)
-
-    async def close(self) -> None:
-        await self.ledger.__aexit__(None, None, None)
-        self.database.close()
+    left: int
 
 
 class Place:
@@ -294,7 +89,10 @@ class World:
         self.counts: Counter[str] = Counter()
         self.recorded: list[tuple[Message, Lane, Nation, Nation]] = []
         self.outbound: list[tuple[Nation, Outbound]] = []
+        self.digests: dict[str, str] = {}
         self.settling = False
+        self.doom: Doom | None = None
+        self.watcher: Callable[[Nation, Outbound], None] | None = None
         self.heard_at: dict[tuple[Nation, Nation], int] = {}
 
     async def open(self) -> None:
@@ -338,8 +136,34 @@ class World:
         self.trace.append(f"{(self.ms - NOW * 1000) / 1000:9.1f}  {line}")
 
     def sent(self, nation: Nation, message: Outbound) -> None:
-        """Called with everything that any node gives to its broker."""
+        """Called with everything that any node gives to its broker, at that moment."""
         self.outbound.append((nation, message))
+        if self.watcher is not None:
+            self.watcher(nation, message)
+
+    def touch(self, nation: Nation, moment: str) -> None:
+        """A node touches the outside; it dies here if that was drawn."""
+        if self.doom is None or self.doom.nation != nation:
+            return
+        if self.doom.left > 0:
+            self.doom.left -= 1
+            return
+        self.doom = None
+        self.say(f"{nation} dies {moment}")
+        self.counts[f"crash {moment}"] += 1
+        raise Crash
+
+    async def live_until_crash(self, nation: Nation, touches: int) -> None:
+        """Let the node work until it has touched the outside so often; there, or when it has nothing to do, it dies."""
+        self.doom = Doom(nation, touches)
+        try:
+            await self.nodes[nation].live()
+            self.say(f"{nation} dies with nothing under way")
+        except Crash:
+            pass
+        finally:
+            self.doom = None
+        await self.crash(nation)
 
     def reaches(self, a: Nation, b: Nation) -> bool:
         """Whether the relay of ``b`` can fetch from the broker of ``a``."""
@@ -382,7 +206,7 @@ class World:
                     moved += 1
                 if forget:
                     held.remove(message)
-            elif decision.reason.value in {"newer_roster", "suspended_sender", "from_the_future"}:
+            elif decision.reason.value in PASSING:
                 continue
             else:
                 self.counts[f"refused by a relay: {decision.reason.value}"] += 1
@@ -447,49 +271,55 @@ class World:
                 return True
         return False
 
+    async def fingerprint(self) -> str:
+        """A digest of everything in every database that two runs of one seed must have alike."""
+        rows: list[object] = []
+        for node in self.nodes.values():
+            for statement in _ALIKE:
+                rows += [
+                    tuple(row)
+                    for row in await node.ledger.read(
+                        lambda c, query=statement: c.exec_driver_sql(query).all()
+                    )
+                ]
+            leaves = await node.ledger.read(
+                lambda c: c.exec_driver_sql('SELECT leaf FROM audit_leaf ORDER BY "index"').all()
+            )
+            entries = [json.loads(leaf) for (leaf,) in leaves]
+            rows += [(each["kind"], each["at"], each["actor"]) for each in entries]
+        return sha256(repr(rows).encode()).hexdigest()
+
     async def _begin(self, nation: Nation, clock: Clock, broker: SimBroker) -> SimNode:
         party = self.federation.parties[nation]
-        path = self.directory / f"{nation}.db"
         database = self.place.database(nation)
         ledger = StepLedger(
             database.writer,
             database.reader,
             now=clock,
             random=self.lot.randbytes,
+            touch=lambda moment: self.touch(nation, moment),
         )
         await ledger.__aenter__()
         trust = await load_trust(
             ledger, self.federation.id, [self.federation.founding], clock() // 1000
         )
         desk = make_desk(party, ledger, trust, clock, self.lot.randbytes)
+        # As at the start of a real node, but for the check of its log: that is an invariant here.
+        desk.logs.hold(desk.ticks() + HOLD_SIGNING_MS)
         await load_prekeys(desk)
         await reopen_queued(desk)
         return self.node_type(
-            self, party, path, clock, broker, desk, ledger, database, TrustFollower(desk, broker)
+            self, party, clock, broker, desk, ledger, database, TrustFollower(desk, broker)
         )
 
 
-def make_desk(party: Party, ledger: Ledger, trust: Any, clock: Any, randbytes: Any) -> Desk:
-    """A node of this party over this ledger."""
-    log_key, witness_key = (
-        Ed25519PrivateKey.from_private_bytes(seed(f"{party.nation} 1 {each}"))
-        for each in ("log", "witness")
-    )
-    return Desk(
-        nation=party.nation,
-        keys=party.signing,
-        voting_keys=(party.voting,),
-        log_signer=LogSigner(parse_vkey(party.member.log).name, log_key),
-        witness=WitnessSigner(party.member.witness_name, witness_key),
-        trust=trust,
-        ledger=ledger,
-        outgoing=Outgoing(),
-        wrapping=PlainWrapping(),
-        policy=Policy(),
-        now_ms=clock,
-        ticks=lambda: clock.world.ms,
-        random=randbytes,
-    )
+_ALIKE = (
+    "SELECT sender, id, kind, lane, via, recorded_at FROM document ORDER BY sender, id",
+    "SELECT document_id, recipient, sequence, state, open, attempts, via, sent_at, delivered_at"
+    " FROM delivery ORDER BY document_id, recipient",
+    "SELECT id, kind, at FROM event ORDER BY id",
+    "SELECT nation, next_sequence, received_through FROM peer ORDER BY nation",
+)
 
 
 def make_template(federation: Federation, directory: Path) -> None:
@@ -497,7 +327,8 @@ def make_template(federation: Federation, directory: Path) -> None:
 
     async def settle_all() -> None:
         urls = {nation: f"sqlite:///{directory / nation}.db" for nation in federation.parties}
-        async with running_nodes(urls, federation, StillClock()):
+        lot = random.Random("template")
+        async with running_nodes(urls, federation, StillClock(), lot.randbytes):
             await asyncio.sleep(0)
         for nation in federation.parties:
             with closing(sqlite3.connect(directory / f"{nation}.db")) as database:
