@@ -48,7 +48,8 @@ mutate: $(STAMP) ## Mutation testing of the core modules that guard the door
 bench: $(STAMP) ## Measure latency and throughput beside the raw broker path
 	$(BIN)/python tests/bench
 
-soak: $(STAMP) debian-packages ## Inject faults for an hour (SOAK_FAULTS=200 SOAK_SEED=1 SOAK_REPORT=FILE); needs root
+soak: $(STAMP) debian-packages ## New property examples, then faults for an hour (SOAK_FAULTS=200 SOAK_SEED=1 SOAK_REPORT=FILE); needs root
+	$(BIN)/pytest tests/core --hypothesis-profile=search
 	$(BIN)/python tests/soak
 
 lock: ## Pin the dependencies anew, with hashes and without addresses
