@@ -197,6 +197,21 @@ async def test_a_nation_on_the_way_whose_broker_is_away_tries_again(
     assert await details(nodes[LV], "forwarded") == []
 
 
+async def test_what_our_own_broker_does_not_take_is_not_recorded_as_rerouted(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    alert_id = await send(nodes[EE], FI)
+    await nodes[EE].work()
+    clock.forward(4)
+    nodes[EE].broker.down = True
+    await reroute(nodes[EE].desk, nodes[EE].broker)
+    assert await details(nodes[EE], "rerouted") == []
+    nodes[EE].broker.down = False
+    await reroute(nodes[EE].desk, nodes[EE].broker)
+    assert len(await details(nodes[EE], "rerouted")) == 1
+    assert await audited(nodes[EE], alert_id)
+
+
 async def test_nothing_goes_around_while_nobody_hears_the_recipient(
     nodes: dict[Nation, Node], clock: Clock
 ) -> None:

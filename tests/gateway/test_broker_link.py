@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.brokers import running_coast, until
+from support.brokers import publish, running_coast, until
 from support.federation import EE, FI, LV
 from varde.identifiers import Lane
 from varde.subjects import inbox_subject, outbox_subject
@@ -22,7 +22,7 @@ async def test_the_streams_and_every_peers_two_consumers_are_made(tmp_path: Path
     async with running_coast(tmp_path, EE, FI, LV) as coast, coast.gateway(EE) as gateway:
         for peer in (FI, LV):
             for lane in Lane:
-                await gateway.publish(outbox_subject(peer, lane), b"x", f"{peer}{lane}")
+                await publish(gateway, outbox_subject(peer, lane), b"x", f"{peer}{lane}")
                 assert await gateway.backlog(peer, lane) == 1
 
 
@@ -40,7 +40,7 @@ async def test_a_full_outbox_is_an_error_that_the_gateway_sees(tmp_path: Path) -
         assert errors[:3] == [None] * 3
         assert all(isinstance(each, BrokerFull) for each in errors[3:])
         with pytest.raises(BrokerFull, match="maximum bytes"):
-            await gateway.publish(*messages[4][:3])
+            await publish(gateway, *messages[4][:3])
         assert await gateway.backlog(FI, Lane.URGENT) == 3
 
 
@@ -52,25 +52,25 @@ async def test_a_peer_that_stays_away_fills_its_own_share_only(tmp_path: Path) -
         )
         assert errors[:2] == [None, None]
         assert isinstance(errors[2], BrokerFull)
-        await gateway.publish(outbox_subject(FI, Lane.ROUTINE), b"x", "routine")
-        await gateway.publish(outbox_subject(LV, Lane.URGENT), b"x", "LV")
+        await publish(gateway, outbox_subject(FI, Lane.ROUTINE), b"x", "routine")
+        await publish(gateway, outbox_subject(LV, Lane.URGENT), b"x", "LV")
 
 
 async def test_streams_whose_store_was_deleted_are_made_again_at_the_next_connect(
     tmp_path: Path,
 ) -> None:
     async with running_coast(tmp_path, EE, FI) as coast, coast.gateway(EE) as gateway:
-        await gateway.publish(URGENT_FI, b"x", "1")
+        await publish(gateway, URGENT_FI, b"x", "1")
         broker = coast.brokers[EE]
         await asyncio.to_thread(broker.kill)
         await until(lambda: not gateway.connected(), "the gateway notices")
         with pytest.raises(BrokerUnavailable, match="not connected"):
-            await gateway.publish(URGENT_FI, b"x", "2")
+            await publish(gateway, URGENT_FI, b"x", "2")
         shutil.rmtree(broker.store_dir)
         await asyncio.to_thread(broker.start)
         async with asyncio.timeout(3):
             await gateway.wait_connected()
-        await gateway.publish(URGENT_FI, b"x", "3")
+        await publish(gateway, URGENT_FI, b"x", "3")
         assert await gateway.backlog(FI, Lane.URGENT) == 1
 
 
@@ -84,18 +84,18 @@ async def test_a_stream_that_vanished_while_connected_is_made_at_the_next_publis
     ):
         assert other._live is not None
         await other._live.ask("STREAM.DELETE.OUTBOX", {})
-        await gateway.publish(URGENT_FI, b"x", "1")
+        await publish(gateway, URGENT_FI, b"x", "1")
         assert await gateway.backlog(FI, Lane.URGENT) == 1
 
 
 async def test_a_limit_that_was_changed_is_followed_at_the_next_connect(tmp_path: Path) -> None:
     async with running_coast(tmp_path, EE, FI) as coast:
         async with coast.gateway(EE, BrokerLimits(waiting_per_subject=1)) as gateway:
-            await gateway.publish(URGENT_FI, b"x", "1")
+            await publish(gateway, URGENT_FI, b"x", "1")
             with pytest.raises(BrokerFull):
-                await gateway.publish(URGENT_FI, b"x", "2")
+                await publish(gateway, URGENT_FI, b"x", "2")
         async with coast.gateway(EE, BrokerLimits(waiting_per_subject=2)) as gateway:
-            await gateway.publish(URGENT_FI, b"x", "2")
+            await publish(gateway, URGENT_FI, b"x", "2")
 
 
 async def store_as_relay(connection: Connection, count: int) -> None:
@@ -179,7 +179,7 @@ async def test_a_broker_that_is_not_there_is_unavailable_and_found_when_it_comes
             await asyncio.to_thread(broker.start)
             async with asyncio.timeout(5):
                 await link.wait_connected()
-            await link.publish(URGENT_FI, b"x", "1")
+            await publish(link, URGENT_FI, b"x", "1")
 
 
 async def test_what_waits_for_a_nation_that_was_removed_is_taken_away_with_its_consumers(
@@ -198,7 +198,7 @@ async def test_what_waits_for_a_nation_that_was_removed_is_taken_away_with_its_c
         async with link:
             await asyncio.wait_for(link.wait_connected(), 5)
             for peer in (FI, LV):
-                await link.publish(outbox_subject(peer, Lane.URGENT), b"x", peer)
+                await publish(link, outbox_subject(peer, Lane.URGENT), b"x", peer)
             peers.remove(LV)
             await link.ensure_streams()
             assert await link.backlog(FI, Lane.URGENT) == 1

@@ -1,6 +1,7 @@
 """The nations watch one another's logs: what continues is cosigned, what contradicts is kept and alarms everybody."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
@@ -28,8 +29,9 @@ from varde.checkpoint import (
 from varde.exchange import Answer, LogWord
 from varde.identifiers import Nation
 from varde.note import format_signature, parse_note, parse_vkey
+from varde_gateway.flow.log_talk import Logs
 from varde_gateway.flow.trail import checkpoint
-from varde_gateway.flow.witnessing import listen, speak
+from varde_gateway.flow.witnessing import TELLINGS, listen, speak
 from varde_gateway.store.tables import (
     audit_leaves_table,
     audit_nodes_table,
@@ -164,7 +166,7 @@ async def test_attack_41_two_histories_of_different_sizes_cannot_be_proven_and_a
             .values(size=3, note=hidden)
         )
     )
-    nodes[FI].desk.logs._verified.clear()
+    nodes[FI].desk.logs = Logs()  # as after a start
     for _ in range(4):
         await send(nodes[EE], FI)
         await settle([*nodes.values()])
@@ -191,6 +193,25 @@ async def test_a_log_with_two_histories_is_not_cosigned_any_more(
     ]
     assert after == []
     assert "FI" in nodes[EE].desk.logs.of(FI).refusal
+
+
+async def test_both_sides_of_a_fork_and_the_newest_checkpoint_are_told_in_three_heartbeats_and_no_more(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    await beats(nodes, clock)
+    fork = {forked(nodes[EE], 7, label) for label in "ab"}
+    for note in fork:
+        await listen(nodes[FI].desk, LV, LogWord(seen=(note,)))
+    newest = {
+        row.note
+        for row in await rows(nodes[FI], witnessed_table)
+        if row.origin == nodes[EE].party.member.log_name
+    }
+    nodes[FI].desk.logs = Logs()  # nothing was told to anybody yet
+    told: Counter[str] = Counter()
+    for _ in range(TELLINGS + 2):
+        told.update((await speak(nodes[FI].desk, [LV]))[LV].seen)
+    assert told == dict.fromkeys(fork | newest, TELLINGS)
 
 
 async def test_what_no_log_has_signed_proves_nothing(
@@ -370,7 +391,7 @@ async def test_after_a_start_nothing_is_signed_before_the_peers_have_said_what_t
     nodes: dict[Nation, Node], clock: Clock
 ) -> None:
     before = await checkpoint(nodes[EE].desk)
-    nodes[EE].desk.logs.hold(clock.ms + 20_000)
+    nodes[EE].desk.logs.hold(clock.ms)
     await send(nodes[EE], FI)
     assert await checkpoint(nodes[EE].desk) == before
     await beats(nodes, clock)
@@ -381,7 +402,7 @@ async def test_a_node_that_nobody_answers_signs_after_two_heartbeats(
     nodes: dict[Nation, Node], clock: Clock
 ) -> None:
     before = await checkpoint(nodes[EE].desk)
-    nodes[EE].desk.logs.hold(clock.ms + 20_000)
+    nodes[EE].desk.logs.hold(clock.ms)
     await send(nodes[EE], FI)
     clock.forward(19)
     assert await checkpoint(nodes[EE].desk) == before

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from support.brokers import Coast, build_coast, nkey_seed, now, running_coast, until
+from support.brokers import Coast, build_coast, nkey_seed, now, publish, running_coast, until
 from support.federation import EE, FI, LV, federation
 from varde.identifiers import Lane
 from varde.subjects import OUTBOX, outbox_subject, peer_consumer
@@ -85,7 +85,7 @@ async def connected(endpoint: Endpoint) -> AsyncIterator[tuple[Connection, Refus
 async def finland_at_estonia(folder: Path) -> AsyncIterator[tuple[Coast, Connection, Refusals]]:
     """FI's relay, signed in at EE's broker, where EE's gateway has made the streams and left a message for LV."""
     async with running_coast(folder, EE, FI, LV) as coast, coast.gateway(EE) as gateway:
-        await gateway.publish(outbox_subject(LV, Lane.URGENT), b"for LV", "1")
+        await publish(gateway, outbox_subject(LV, Lane.URGENT), b"for LV", "1")
         async with connected(coast.endpoint(EE, FI)) as (connection, refusals):
             yield coast, connection, refusals
 
@@ -104,7 +104,7 @@ async def refused_publish(folder: Path, subject: str, raw: bytes = b"{}") -> Coa
 @pytest.mark.asyncio
 async def test_a_peer_fetches_and_acknowledges_its_own_messages(tmp_path: Path) -> None:
     async with running_coast(tmp_path, EE, FI) as coast, coast.gateway(EE) as gateway:
-        await gateway.publish(outbox_subject(FI, Lane.URGENT), b"for FI", "1")
+        await publish(gateway, outbox_subject(FI, Lane.URGENT), b"for FI", "1")
         async with connected(coast.endpoint(EE, FI)) as (connection, refusals):
             pull = Pull(connection, OUTBOX, peer_consumer(FI, Lane.URGENT))
             await pull.bind()
@@ -191,7 +191,7 @@ async def test_a_message_of_another_peer_is_still_there_after_a_forged_acknowled
     tmp_path: Path,
 ) -> None:
     async with running_coast(tmp_path, EE, FI, LV) as coast, coast.gateway(EE) as gateway:
-        await gateway.publish(outbox_subject(LV, Lane.URGENT), b"for LV", "1")
+        await publish(gateway, outbox_subject(LV, Lane.URGENT), b"for LV", "1")
         async with (
             connected(coast.endpoint(EE, LV)) as (latvian, _),
             connected(coast.endpoint(EE, FI)) as (finnish, refusals),
@@ -212,7 +212,7 @@ async def test_a_peer_cannot_have_the_answer_to_its_request_sent_anywhere_but_to
 ) -> None:
     # nats-server does not hold the reply subject of a request against the permissions of who asks.
     async with running_coast(tmp_path, EE, FI) as coast, coast.gateway(EE) as gateway:
-        await gateway.publish(outbox_subject(FI, Lane.URGENT), b"for FI", "1")
+        await publish(gateway, outbox_subject(FI, Lane.URGENT), b"for FI", "1")
         async with connected(coast.endpoint(EE, FI)) as (connection, _):
             subject = f"$JS.API.CONSUMER.MSG.NEXT.{OUTBOX}.{peer_consumer(FI, Lane.URGENT)}"
             await connection.send(subject, b'{"batch":1,"no_wait":true}', target)

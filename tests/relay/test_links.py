@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from support.brokers import Coast, document_number, running_coast, until
+from support.brokers import Coast, document_number, publish, running_coast, until
 from support.federation import EE, FI, LV, NOW
 from varde.errors import Reason
 from varde.identifiers import Lane, Nation
@@ -93,7 +93,7 @@ async def test_refused_documents_are_ended_at_the_peer_and_counted_by_reason(
                 coast.federation.sign(coast.federation.document(FI, [EE])),
             ]
         ):
-            await theirs.publish(outbox_subject(EE, Lane.URGENT), raw, f"refused-{number}")
+            await publish(theirs, outbox_subject(EE, Lane.URGENT), raw, f"refused-{number}")
         (good,) = await send(coast, theirs, range(10, 11))
         assert [each.raw for each in await receive(ours, Lane.URGENT, [good])] == [good]
         await until_fetched(theirs, Lane.URGENT)
@@ -118,7 +118,7 @@ async def test_a_document_under_a_newer_roster_stays_with_the_peer(tmp_path: Pat
             FI, [EE], roster=type(reference)(reference.version + 1, reference.hash)
         )
         raw = coast.federation.sign(document, Kind.RECEIPT)
-        await theirs.publish(outbox_subject(EE, Lane.URGENT), raw, "newer")
+        await publish(theirs, outbox_subject(EE, Lane.URGENT), raw, "newer")
         await until(
             lambda: FI in state.links and state.links[FI].delayed[Reason.NEWER_ROSTER] > 0,
             "the relay has judged it",
@@ -145,7 +145,7 @@ async def test_a_receipt_travels_unsealed_after_both_its_signatures_are_verified
             + good[len(swapped) :]
         )
         for number, raw in enumerate([forged, swapped, good]):
-            await theirs.publish(outbox_subject(EE, Lane.URGENT), raw, f"receipt-{number}")
+            await publish(theirs, outbox_subject(EE, Lane.URGENT), raw, f"receipt-{number}")
         assert [each.raw for each in await receive(ours, Lane.URGENT, [good])] == [good]
         await until_fetched(theirs, Lane.URGENT)
         assert state.links[FI].refused == {Reason.MALFORMED: 1, Reason.BAD_SIGNATURE: 1}
@@ -323,7 +323,7 @@ async def test_a_suspended_peer_is_not_pulled_any_more_and_its_connection_to_us_
         await until(lambda: theirs.links[EE].connected, "FI is let in again", 3.0)
         await until(lambda: FI in state.links and state.links[FI].connected, "and pulled")
         raw = coast.envelope(EE, FI)
-        await ours.publish(outbox_subject(FI, Lane.URGENT), raw, "after")
+        await publish(ours, outbox_subject(FI, Lane.URGENT), raw, "after")
         await receive(finnish, Lane.URGENT, [raw])
 
 
@@ -337,9 +337,9 @@ async def test_a_peers_identifiers_cannot_suppress_another_senders_document(tmp_
     ):
         first, second = coast.envelope(FI, EE, 1), coast.envelope(LV, EE, 1)
         identifier = message_id(document_number(1), EE, 1)
-        await finnish.publish(outbox_subject(EE, Lane.URGENT), first, identifier)
+        await publish(finnish, outbox_subject(EE, Lane.URGENT), first, identifier)
         await receive(ours, Lane.URGENT, [first])
-        await latvian.publish(outbox_subject(EE, Lane.URGENT), second, identifier)
+        await publish(latvian, outbox_subject(EE, Lane.URGENT), second, identifier)
         await receive(ours, Lane.URGENT, [second])
 
 

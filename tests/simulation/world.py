@@ -23,7 +23,6 @@ from support.nodes import Clock as StillClock
 from support.nodes import running_nodes
 from varde.admission import Admit, admit
 from varde.identifiers import Lane, Nation
-from varde_gateway.app import HOLD_SIGNING_MS
 from varde_gateway.flow.outbox import reopen_queued
 from varde_gateway.flow.ports import Outbound
 from varde_gateway.flow.prekeys import load_prekeys
@@ -305,7 +304,7 @@ class World:
         )
         desk = make_desk(party, ledger, trust, clock, self.lot.randbytes)
         # As at the start of a real node, but for the check of its log: that is an invariant here.
-        desk.logs.hold(desk.ticks() + HOLD_SIGNING_MS)
+        desk.logs.hold(desk.ticks())
         await load_prekeys(desk)
         await reopen_queued(desk)
         return self.node_type(

@@ -25,6 +25,7 @@ from varde.identifiers import DocumentId, FederationId, Lane, Nation, document_i
 from varde.roster import Trust, accept_genesis, format_roster_payload, parse_voted_roster
 from varde.subjects import reply_prefix
 from varde_gateway.broker_link import BrokerLimits, BrokerLink
+from varde_gateway.flow.ports import Outbound
 from varde_gateway.founding.pki import Authority, make_ca, make_server_certificate
 from varde_relay.access import BrokerPlace, LocalUsers, access_config, broker_config
 from varde_relay.book import RosterBook
@@ -51,6 +52,13 @@ def nkey_public(nkey: str) -> str:
 
 def relay_seed(nation: Nation) -> str:
     return nkey_seed(f"{nation} 1 relay")
+
+
+async def publish(gateway: BrokerLink, subject: str, raw: bytes, message_id: str) -> None:
+    """One message, acknowledged by the broker; ``BrokerError`` otherwise."""
+    (error,) = await gateway.publish_many([Outbound(subject, raw, message_id)])
+    if error is not None:
+        raise error
 
 
 def free_port() -> int:

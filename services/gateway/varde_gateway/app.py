@@ -50,8 +50,6 @@ from varde_gateway.telemetry import Metrics, set_up_logging
 from varde_gateway.web.factory import create_api, end_streams
 
 SWITCH_SECONDS: Final = 0.0005
-HOLD_SIGNING_MS: Final = 20_000
-"""Two heartbeats: in that time the peers say what they hold of our log, in case this database is an older copy."""
 MEMBER_FILE: Final = "member.json"
 
 _log = structlog.get_logger("gateway")
@@ -118,7 +116,7 @@ async def serve(settings: GatewaySettings) -> None:
             random=secrets.token_bytes,
         )
         await check_stored_log(desk)
-        desk.logs.hold(_ticks() + HOLD_SIGNING_MS)
+        desk.logs.hold(_ticks())
         await load_prekeys(desk)
         await take_bootstrap(desk, settings.home / "bootstrap.json")
         feed = EventFeed(ledger)

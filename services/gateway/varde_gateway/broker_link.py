@@ -128,12 +128,6 @@ class BrokerLink:
         """Return once it does."""
         await self._up.wait()
 
-    async def publish(self, subject: str, raw: bytes, message_id: str) -> None:
-        """Return after the JetStream acknowledgement; ``BrokerError`` otherwise."""
-        (error,) = await self.publish_many([Outbound(subject, raw, message_id)])
-        if error is not None:
-            raise error
-
     async def publish_many(self, messages: Sequence[Outbound]) -> list[BrokerError | None]:
         """Publish pipelined; one answer each, in order.
 
@@ -145,7 +139,11 @@ class BrokerLink:
         errors = await live.publish_many(messages)
         lost = [index for index, error in enumerate(errors) if isinstance(error, NoStream)]
         if lost:
-            await self._mend(live)
+            try:
+                await self._mend(live)
+            except BrokerError:
+                # Each keeps its answer; who asked tries again.
+                return errors
             again = await live.publish_many([messages[index] for index in lost])
             for index, error in zip(lost, again, strict=True):
                 errors[index] = error

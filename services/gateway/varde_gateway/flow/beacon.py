@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import BigInteger, Connection, and_, bindparam, case, literal, or_, select, update
+from sqlalchemy import BigInteger, Connection, bindparam, case, literal, or_, update
 
 from varde.admission import Admit, Refuse, admit
 from varde.auditlog import AuditKind
@@ -22,8 +22,15 @@ from varde.transit import MAX_HOPS, Transit
 from varde_gateway.flow.accept import way_in_words
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.links import LinkState
-from varde_gateway.flow.outbox import UNRECEIPTED_KINDS, job_of, raw_documents
-from varde_gateway.flow.ports import Broker, BrokerError, Carried, Outbound
+from varde_gateway.flow.outbox import (
+    THIS_DELIVERY,
+    UNRECEIPTED_KINDS,
+    job_of,
+    open_deliveries,
+    raw_documents,
+)
+from varde_gateway.flow.outgoing import Job
+from varde_gateway.flow.ports import Broker, Carried, Outbound
 from varde_gateway.flow.refusals import record_refusal
 from varde_gateway.flow.seal import outbound_through, seal_jobs
 from varde_gateway.flow.worker import repeat
@@ -43,12 +50,7 @@ RETRY_SECONDS: Final = 1.0
 
 _MARK_REROUTED: Final = (
     update(deliveries_table)
-    .where(
-        and_(
-            deliveries_table.c.document_id == bindparam("key_document"),
-            deliveries_table.c.recipient == bindparam("key_recipient"),
-        )
-    )
+    .where(THIS_DELIVERY)
     .values(rerouted_at=bindparam("moment"), reroutings=bindparam("turn"))
 )
 
@@ -66,8 +68,9 @@ async def run_beacon(desk: Desk, broker: Broker) -> None:
 async def reroute(desk: Desk, broker: Broker) -> None:
     """Give every delivery that has waited too long for its receipt to peers that hear its recipient."""
     now = desk.now_ms()
+    ticks = desk.ticks()
     reachable = {
-        peer: ways for peer in desk.trusted_peers() if (ways := desk.links.ways(peer, desk.ticks()))
+        peer: ways for peer in desk.trusted_peers() if (ways := desk.links.ways(peer, ticks))
     }
     if not reachable:
         return
@@ -81,21 +84,25 @@ async def reroute(desk: Desk, broker: Broker) -> None:
     jobs = [job_of(row, raws[row.document_id]) for row in late]
     sealed, _ = await asyncio.to_thread(seal_jobs, desk, jobs)
     turns = {(row.document_id, row.recipient): row.reroutings for row in late}
+    tries: list[tuple[Job, Nation]] = []
     messages: list[Outbound] = []
-    lit: list[_Rerouted] = []
     for each in sealed:
-        job = each.job
-        ways = reachable[job.recipient]
+        ways = reachable[each.job.recipient]
         # Another way each time: one that is heard may still not hand on.
-        turn = turns[job.key]
-        chosen = dict.fromkeys(ways[(turn + n) % len(ways)] for n in range(WAYS[job.lane]))
-        messages += [outbound_through(each, way) for way in chosen]
-        lit.append(_Rerouted(job.document, job.recipient, job.kind, tuple(chosen), turn))
-    try:
-        await broker.publish_many(messages)
-    except BrokerError:
-        # Our own broker is away; the outbox says so, and the next round tries again.
-        return
+        turn = turns[each.job.key]
+        for way in dict.fromkeys(ways[(turn + n) % len(ways)] for n in range(WAYS[each.job.lane])):
+            tries.append((each.job, way))
+            messages.append(outbound_through(each, way))
+    answers = await broker.publish_many(messages)
+    taken: dict[Job, list[Nation]] = {}
+    for (job, way), answer in zip(tries, answers, strict=True):
+        # What our own broker does not take the outbox says, and the next round tries again.
+        if answer is None:
+            taken.setdefault(job, []).append(way)
+    lit = [
+        _Rerouted(job.document, job.recipient, job.kind, tuple(through), turns[job.key])
+        for job, through in taken.items()
+    ]
     if lit:
         await desk.ledger.write(lambda tx: _record_rerouted(tx, lit))
 
@@ -115,10 +122,7 @@ async def hand_on(desk: Desk, broker: Broker, batch: Sequence[Carried]) -> None:
     steps = [(step, carried) for step, carried in judged if isinstance(step, _Step)]
     again = [carried for step, carried in steps if step.key in desk.handed_on]
     fresh = [(step, carried) for step, carried in steps if step.key not in desk.handed_on]
-    try:
-        answers = await broker.publish_many([step.outbound for step, _ in fresh])
-    except BrokerError as error:
-        answers = [error for _ in fresh]
+    answers = await broker.publish_many([step.outbound for step, _ in fresh])
     done = [each for each, answer in zip(fresh, answers, strict=True) if answer is None]
     failed = [carried for (_, carried), answer in zip(fresh, answers, strict=True) if answer]
     now = desk.now_ms()
@@ -189,11 +193,10 @@ def _judge(desk: Desk, carried: Carried) -> _Step | Refuse:
 
 def _next_nation(desk: Desk, label: Transit, sender: Nation) -> Nation:
     # The nation itself where it is heard, or where nobody else may still hand it on: it waits in our OUTBOX then.
-    if desk.links.state(label.final, desk.ticks()) is LinkState.LIVE or len(label.hops) >= MAX_HOPS:
+    ticks, left = desk.ticks(), MAX_HOPS - len(label.hops)
+    if desk.links.state(label.final, ticks) is LinkState.LIVE or left <= 0:
         return label.final
-    ways = desk.links.ways(
-        label.final, desk.ticks(), been={sender, *label.hops}, others=MAX_HOPS - len(label.hops)
-    )
+    ways = desk.links.ways(label.final, ticks, been={sender, *label.hops}, others=left)
     return ways[0] if ways else label.final
 
 
@@ -201,7 +204,8 @@ def _is_stuck(desk: Desk, row: AnyRow, now: int) -> bool:
     # Where receipts come over the direct link, a delivery that waits is behind others; sending all of them around as
     # well would make the backlog longer. One that is passed over again and again goes around all the same.
     patience = PATIENCE_MS[Lane(row.lane)]
-    silent_for = desk.ticks() - desk.links.of(Nation(row.recipient), desk.ticks()).answered_at
+    ticks = desk.ticks()
+    silent_for = ticks - desk.links.of(Nation(row.recipient), ticks).answered_at
     return silent_for >= patience or now - row.queued_at >= PASSED_OVER * patience
 
 
@@ -243,36 +247,18 @@ def _late(
     patience = case((urgent, PATIENCE_MS[Lane.URGENT]), else_=PATIENCE_MS[Lane.ROUTINE])
     # PostgreSQL would take it for an integer of 32 bits, as what is subtracted is.
     moment = literal(now, BigInteger)
-    return connection.execute(
-        select(
-            deliveries_table.c.document_id,
-            deliveries_table.c.recipient,
-            deliveries_table.c.lane,
-            deliveries_table.c.sealed,
-            deliveries_table.c.sequence,
-            deliveries_table.c.state,
-            deliveries_table.c.attempts,
-            deliveries_table.c.reroutings,
-            deliveries_table.c.queued_at,
-            documents_table.c.kind,
-            documents_table.c.expires_at,
-        )
-        .join(documents_table, documents_table.c.id == deliveries_table.c.document_id)
-        .where(
-            documents_table.c.sender == desk.nation,
-            documents_table.c.expires_at * 1000 > now,
-            documents_table.c.kind.not_in([each.value for each in UNRECEIPTED_KINDS]),
-            deliveries_table.c.open,
-            deliveries_table.c.recipient.in_(reachable),
-            deliveries_table.c.queued_at <= moment - patience,
-            or_(
-                deliveries_table.c.rerouted_at.is_(None),
-                deliveries_table.c.rerouted_at <= moment - pause,
-            ),
-        )
-        .order_by(case((urgent, 0), else_=1), deliveries_table.c.queued_at)
-        .limit(MAX_REROUTED)
-    ).all()
+    stuck = open_deliveries(
+        desk.nation,
+        documents_table.c.expires_at * 1000 > now,
+        documents_table.c.kind.not_in([each.value for each in UNRECEIPTED_KINDS]),
+        deliveries_table.c.recipient.in_(reachable),
+        deliveries_table.c.queued_at <= moment - patience,
+        or_(
+            deliveries_table.c.rerouted_at.is_(None),
+            deliveries_table.c.rerouted_at <= moment - pause,
+        ),
+    )
+    return connection.execute(stuck.limit(MAX_REROUTED)).all()
 
 
 def _record_rerouted(tx: Transaction, lit: Sequence[_Rerouted]) -> None:

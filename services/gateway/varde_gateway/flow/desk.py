@@ -8,18 +8,21 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol
+from typing import Final, Protocol
 
 from varde.checkpoint import LogSigner, WitnessSigner
 from varde.identifiers import DocumentId, Nation, document_id
 from varde.keys import PrekeyPrivate, SigningKeys
 from varde.prekeys import DatedPrekey
 from varde.roster import Roster, Trust
-from varde_gateway.flow.links import Links, Remembered
+from varde_gateway.flow.links import Links
 from varde_gateway.flow.log_talk import Logs
 from varde_gateway.flow.outgoing import Outgoing
 from varde_gateway.flow.refusals import Refusals
+from varde_gateway.flow.remembered import Remembered
 from varde_gateway.store.ledger import Ledger
+
+MAX_HANDED_ON: Final = 20_000
 
 
 class Wrapping(Protocol):
@@ -59,11 +62,14 @@ class HeldKeys:
 
 @dataclass(slots=True)
 class Desk:
-    """One node at work. ``now_ms`` gives Unix milliseconds, ``ticks`` milliseconds of a clock that never steps, ``random`` random bytes.
+    """One node at work.
 
+    ``now_ms`` gives Unix milliseconds, ``ticks`` milliseconds of a clock that never steps, ``random`` random bytes.
     ``next_keys`` will be the message keys once the roster names them; ``voting_keys`` are those that this node holds,
-    none where they live on another machine; ``hold_keys`` reads the keystore again. ``trust_changed`` is set whenever ``trust`` was replaced. ``files_to_fetch`` and ``files_to_offer`` are set when an alert with files was recorded. ``brought_up`` is
-    after which version, and when, a peer was last sent the rosters that it lacks.
+    none where they live on another machine; ``hold_keys`` reads the keystore again. ``handed_on`` is what was handed on
+    to whom, by the digest of its bytes. ``trust_changed`` is set whenever ``trust`` was replaced, ``files_to_fetch`` and
+    ``files_to_offer`` when an alert with files was recorded. ``brought_up`` is after which version, and when, a peer was
+    last sent the rosters that it lacks.
     """
 
     nation: Nation
@@ -83,7 +89,9 @@ class Desk:
     links: Links = field(default_factory=Links)
     refusals: Refusals = field(default_factory=Refusals)
     logs: Logs = field(default_factory=Logs)
-    handed_on: Remembered = field(default_factory=Remembered)
+    handed_on: Remembered[tuple[str, str]] = field(
+        default_factory=lambda: Remembered(MAX_HANDED_ON)
+    )
     next_keys: SigningKeys | None = None
     voting_keys: tuple[SigningKeys, ...] = ()
     hold_keys: Callable[[], HeldKeys] | None = None

@@ -60,7 +60,8 @@ def peers_without_prekeys(desk: Desk) -> list[Nation]:
 
 
 def _versions_of_peers(desk: Desk) -> list[int]:
-    versions = [desk.links.of(peer, desk.ticks()).roster_version for peer in desk.peers()]
+    now = desk.ticks()
+    versions = [desk.links.of(peer, now).roster_version for peer in desk.peers()]
     return [each for each in versions if each is not None]
 
 
@@ -71,9 +72,10 @@ def _describe_member(
     chosen = choose_prekey(desk.peer_prekeys.get(member.nation, ()), desk.now(), stale_allowed=True)
     count, oldest = waiting or (0, None)
     own = member.nation == desk.nation
-    state = None if own else desk.links.state(member.nation, desk.ticks())
-    link = PeerLink(since=0) if own else desk.links.of(member.nation, desk.ticks())
-    ways: list[Json] = [*desk.links.ways(member.nation, desk.ticks())[:1]]
+    now = desk.ticks()
+    state = None if own else desk.links.state(member.nation, now)
+    link = PeerLink(since=0) if own else desk.links.of(member.nation, now)
+    ways: list[Json] = [*desk.links.ways(member.nation, now)[:1]]
     hears: list[Json] = [*sorted(each for each, others in link.reaches.items() if not others)]
     described: dict[str, Json] = {
         "nation": nation,

@@ -14,7 +14,6 @@ import structlog
 from sqlalchemy import Connection, func, or_, select, update
 
 from varde.auditlog import AuditKind
-from varde.encoding import JsonObject
 from varde.errors import VardeError
 from varde.exchange import LogWord
 from varde.heartbeat import (
@@ -42,7 +41,6 @@ from varde_gateway.flow.witnessing import listen, speak
 from varde_gateway.flow.worker import repeat
 from varde_gateway.store.numbering import load_arrivals
 from varde_gateway.store.tables import (
-    AnyRow,
     arrivals_table,
     deliveries_table,
     documents_table,
@@ -81,18 +79,16 @@ async def beat(desk: Desk, broker: Broker) -> None:
     """Say a heartbeat to every peer whose turn it is."""
     now = desk.ticks()
     desk.links.keep(desk.peers())
-    due = [
-        peer for peer in desk.trusted_peers() if desk.links.of(peer, desk.ticks()).beat_at <= now
-    ]
+    due = [peer for peer in desk.trusted_peers() if desk.links.of(peer, now).beat_at <= now]
     if not due:
         return
     numbers = await desk.ledger.read(lambda connection: _numbers(connection, due))
     words = await speak(desk, [*numbers])
     raws = await asyncio.to_thread(_compose, desk, numbers, words)
     for peer, raw in raws.items():
-        link = desk.links.of(peer, desk.ticks())
+        link = desk.links.of(peer, now)
         link.void = ()
-        live = desk.links.state(peer, desk.ticks()) is LinkState.LIVE
+        live = desk.links.state(peer, now) is LinkState.LIVE
         link.beat_at = now + 1000 * (HEARTBEAT_SECONDS if live else CALLING_SECONDS)
         await broker.pulse(peer, raw)
 
@@ -131,13 +127,13 @@ async def hear(desk: Desk, link: Nation, raw: bytes) -> None:
 
 async def watch_links(desk: Desk) -> None:
     """Record every peer that fell silent, was cut off, or is heard again, and what was refused in masses."""
-    now = desk.now_ms()
-    for nation, reasons in desk.refusals.ended(now).items():
+    for nation, reasons in desk.refusals.ended(desk.now_ms()).items():
         await desk.ledger.write(lambda tx, n=nation, r=reasons: record_flood(tx, n, r))  # type: ignore[misc] # the defaults bind the loop's values
+    now = desk.ticks()
     changed: list[tuple[Nation, PeerLink, LinkState]] = []
     for peer in desk.peers():
-        link = desk.links.of(peer, desk.ticks())
-        state = desk.links.state(peer, desk.ticks())
+        link = desk.links.of(peer, now)
+        state = desk.links.state(peer, now)
         if state is not link.told and state is not LinkState.LATE:
             changed.append((peer, link, state))
     if not changed:
@@ -321,11 +317,7 @@ def _send_again(
             )
             .values(open=True, next_attempt_at=tx.now)
         )
-    return tuple(_void(row) for row in expired[:MAX_VOID])
-
-
-def _void(row: AnyRow) -> Void:
-    return Void(row.sequence, row.digest)
+    return tuple(Void(row.sequence, row.digest) for row in expired[:MAX_VOID])
 
 
 def _record_broken_chain(tx: Transaction, nation: Nation, heartbeat: Heartbeat) -> Arrivals:
@@ -343,8 +335,7 @@ def _record_broken_chain(tx: Transaction, nation: Nation, heartbeat: Heartbeat) 
 def _record_states(tx: Transaction, changed: Sequence[tuple[Nation, PeerLink, LinkState]]) -> None:
     for nation, link, state in changed:
         tx.audit(AuditKind.LINK_CHANGED, "node", [], f"{nation} is {state.value}")
-        data: JsonObject = {"nation": nation, "state": state.value}
-        tx.event("link", data)
+        tx.event("link", {"nation": nation, "state": state.value})
         if state is LinkState.LIVE:
             tx.connection.execute(
                 update(peers_table)

@@ -71,12 +71,14 @@ async def run_inbox(desk: Desk, broker: Broker, lane: Lane) -> None:
 
 async def take_in(desk: Desk, broker: Broker, batch: Sequence[Carried]) -> None:
     """Open, record and receipt one batch, then tell the broker; what is for others is handed on."""
-    on_the_way = [each for each in batch if is_for_another(desk, each)]
+    own: list[Carried] = []
+    on_the_way: list[Carried] = []
+    for each in batch:
+        (on_the_way if is_for_another(desk, each) else own).append(each)
     if on_the_way:
         await hand_on(desk, broker, on_the_way)
-        batch = [each for each in batch if each not in on_the_way]
-    if batch:
-        await _take_own(desk, batch)
+    if own:
+        await _take_own(desk, own)
 
 
 async def _take_own(desk: Desk, batch: Sequence[Carried]) -> None:
@@ -104,7 +106,8 @@ async def _take_own(desk: Desk, batch: Sequence[Carried]) -> None:
 def _note_answer(desk: Desk, sender: Nation, carried: Carried) -> None:
     # While its receipts come straight, a backlog is long and not cut off: nothing must go around then.
     if carried.transit is None:
-        desk.links.of(sender, desk.ticks()).answered_at = desk.ticks()
+        now = desk.ticks()
+        desk.links.of(sender, now).answered_at = now
 
 
 def _record(

@@ -3,7 +3,6 @@
 Kept in memory and made again from the heartbeats within seconds of a start. What must survive is in the database.
 """
 
-from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,7 +14,6 @@ from varde.transit import MAX_HOPS
 
 LATE_MS: Final = (HEARTBEAT_SECONDS + 3) * 1000
 SILENT_MS: Final = 2 * HEARTBEAT_SECONDS * 1000
-MAX_REMEMBERED: Final = 20_000
 
 
 class LinkState(StrEnum):
@@ -32,8 +30,9 @@ class PeerLink:
     """One peer; times are milliseconds of a clock that never steps, but for ``heard_wall``, which is Unix milliseconds.
 
     ``since`` is when we began to listen, ``answered_at`` when a receipt of it last came over the direct link.
-    ``reaches`` are the nations that it says it hears (0) or has a way to (through so many others), ``sequence`` and ``sent_through`` are of its newest heartbeat, and
-    ``missing`` and ``void`` are what our next heartbeat tells it, ``said`` is the sequence of our last. ``told`` is the state that was last recorded.
+    ``reaches`` are the nations that it says it hears (0) or has a way to (through so many others), ``sequence`` and
+    ``sent_through`` are of its newest heartbeat. ``missing`` and ``void`` are what our next heartbeat tells it, ``said`` is
+    the sequence of our last. ``told`` is the state that was last recorded.
     """
 
     since: int
@@ -116,22 +115,3 @@ class Links:
             if first:
                 found[nation] = 1 + self._peers[first[0]].reaches[nation]
         return found
-
-
-class Remembered:
-    """What was handed on to whom, by the digest of its bytes: the newest of it, as much as there is room for."""
-
-    def __init__(self, room: int = MAX_REMEMBERED) -> None:
-        """Empty."""
-        self._room = room
-        self._keys: OrderedDict[tuple[str, str], None] = OrderedDict()
-
-    def add(self, key: tuple[str, str]) -> None:
-        """Remember; the oldest is forgotten where there is no room."""
-        self._keys[key] = None
-        if len(self._keys) > self._room:
-            self._keys.popitem(last=False)
-
-    def __contains__(self, key: object) -> bool:
-        """Whether the key is remembered."""
-        return key in self._keys

@@ -3,13 +3,16 @@
 A peer that we ask with a size that it does not have stored answers with the one that it has.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
 from varde.checkpoint import Checkpoint
 from varde.exchange import Answer
 from varde.identifiers import Nation
+from varde_gateway.flow.remembered import Remembered
+
+HOLD_SIGNING_MS: Final = 20_000
+"""Two heartbeats: in that time the peers say what they hold of our log, in case this database is an older copy."""
 
 _MAX_VERIFIED: Final = 256
 
@@ -29,6 +32,7 @@ class LogTalk:
     """Where we stand with one peer; ``stored_there`` is the size of our log that it has stored.
 
     ``said`` is our checkpoint that proofs for this peer lead to, ``asked`` the sizes that it may still answer, newest last.
+    ``told`` is how often it was told each checkpoint that we have seen of others.
     ``claims`` are checkpoints of the peer's own log that others have seen and that it has not proven yet, by size.
     """
 
@@ -38,7 +42,7 @@ class LogTalk:
     answer: Answer | None = None
     refusal: str = ""
     asked_of_us: tuple[int, ...] = ()
-    told: dict[str, tuple[int, str]] = field(default_factory=dict)
+    told: dict[str, int] = field(default_factory=dict)
     claims: dict[int, Claim] = field(default_factory=dict)
 
 
@@ -51,15 +55,15 @@ class Logs:
         self._hold_until = 0
         self._asked: set[Nation] = set()
         self._talks: dict[Nation, LogTalk] = {}
-        self._verified: OrderedDict[tuple[str, int, bytes], None] = OrderedDict()
+        self._verified: Remembered[tuple[str, int, bytes]] = Remembered(_MAX_VERIFIED)
 
     def of(self, peer: Nation) -> LogTalk:
         """The talk with one peer."""
         return self._talks.setdefault(peer, LogTalk())
 
-    def hold(self, until: int) -> None:
-        """Sign nothing new before the peers have said what they hold of our log, or before ``until`` (ticks)."""
-        self._hold_until = until
+    def hold(self, now: int) -> None:
+        """Sign nothing new before the peers have said what they hold of our log, or have had their time to (ticks)."""
+        self._hold_until = now + HOLD_SIGNING_MS
 
     def hear_answer(self, peer: Nation, needed: int) -> None:
         """A peer has answered; where enough have, there is nothing to wait for any more."""
@@ -73,9 +77,7 @@ class Logs:
 
     def verify(self, known: Checkpoint) -> None:
         """Remember that this state belongs to the one history that we know of its log."""
-        self._verified[known.origin, known.size, known.root] = None
-        if len(self._verified) > _MAX_VERIFIED:
-            self._verified.popitem(last=False)
+        self._verified.add((known.origin, known.size, known.root))
 
     def is_verified(self, known: Checkpoint) -> bool:
         """Whether this very state was verified lately."""

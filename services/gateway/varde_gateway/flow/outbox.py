@@ -8,9 +8,20 @@ without a live prekey waits visibly and goes when the prekeys arrive.
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Boolean, Connection, and_, bindparam, case, or_, select, update
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    case,
+    or_,
+    select,
+    update,
+)
 
 from varde.auditlog import AuditKind
 from varde.identifiers import DocumentId, Lane, Nation
@@ -18,7 +29,7 @@ from varde.signing import Kind
 from varde.subjects import message_id, outbox_subject
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.outgoing import Job
-from varde_gateway.flow.ports import Broker, BrokerError, Outbound
+from varde_gateway.flow.ports import Broker, Outbound
 from varde_gateway.flow.seal import outbound_through, prekey_for, seal_jobs
 from varde_gateway.flow.worker import repeat
 from varde_gateway.store.tables import AnyRow, deliveries_table, documents_table
@@ -28,20 +39,21 @@ BATCH: Final = 64
 SWEEP_SECONDS: Final = 1.0
 RECORD_AFTER_SECONDS: Final = 0.04
 MAX_BACKOFF_SECONDS: Final = 300
+MAX_DUE: Final = 1024
 UNRECEIPTED_KINDS: Final = frozenset({Kind.RECEIPT, Kind.HEARTBEAT, Kind.CHECKPOINT})
 """A receipt for a receipt would never end; a lost one is asked for by the document coming again."""
 NO_LIVE_PREKEY: Final = "no live prekey"
 SUSPENDED: Final = "suspended by this nation"
 
 
-_THIS_DELIVERY: Final = and_(
+THIS_DELIVERY: Final = and_(
     deliveries_table.c.document_id == bindparam("key_document"),
     deliveries_table.c.recipient == bindparam("key_recipient"),
 )
 # The receipt may have overtaken this record: a state never goes backwards, an open delivery may close.
 _MARK_SENT: Final = (
     update(deliveries_table)
-    .where(_THIS_DELIVERY)
+    .where(THIS_DELIVERY)
     .values(
         state=case((deliveries_table.c.state == "queued", "sent"), else_=deliveries_table.c.state),
         open=and_(deliveries_table.c.open, bindparam("still_open", type_=Boolean)),
@@ -63,7 +75,7 @@ _MARK_SENT: Final = (
 )
 _MARK_WAITING: Final = (
     update(deliveries_table)
-    .where(_THIS_DELIVERY)
+    .where(THIS_DELIVERY)
     .values(last_error=bindparam("failure"), next_attempt_at=bindparam("following"))
 )
 
@@ -129,11 +141,8 @@ async def publish(desk: Desk, broker: Broker, jobs: Sequence[Job]) -> list[Outco
     beside = [
         outbound_through(each, each.job.through) for each in sealed if each.job.through is not None
     ]
-    try:
-        # What goes beside the direct link is not waited for by anybody: only the direct answers count.
-        answers = (await broker.publish_many([*direct, *beside]))[: len(direct)]
-    except BrokerError as error:
-        answers = [error for _ in sealed]
+    # What goes beside the direct link is not waited for by anybody: only the direct answers count.
+    answers = (await broker.publish_many([*direct, *beside]))[: len(direct)]
     now = desk.now_ms()
     return [
         *(
@@ -233,9 +242,10 @@ def _announce_sent(tx: Transaction, outcomes: Sequence[Outcome]) -> None:
             tx.event("delivery", {"id": document, "to": recipient, "state": "sent"})
 
 
-def _due(connection: Connection, own: Nation, now: int) -> Sequence[AnyRow]:
+def open_deliveries(own: Nation, *conditions: ColumnElement[bool]) -> Select[Any]:
+    """Our own open deliveries with what ``job_of`` needs of their documents, the urgent before the routine, oldest first."""
     urgent_first = case((deliveries_table.c.lane == Lane.URGENT.value, 0), else_=1)
-    return connection.execute(
+    return (
         select(
             deliveries_table.c.document_id,
             deliveries_table.c.recipient,
@@ -244,21 +254,20 @@ def _due(connection: Connection, own: Nation, now: int) -> Sequence[AnyRow]:
             deliveries_table.c.sequence,
             deliveries_table.c.state,
             deliveries_table.c.attempts,
+            deliveries_table.c.reroutings,
+            deliveries_table.c.queued_at,
             documents_table.c.kind,
             documents_table.c.expires_at,
         )
         .join(documents_table, documents_table.c.id == deliveries_table.c.document_id)
-        .where(
-            documents_table.c.sender == own,
-            deliveries_table.c.open,
-            or_(
-                deliveries_table.c.next_attempt_at <= now,
-                documents_table.c.expires_at * 1000 <= now,
-            ),
-        )
+        .where(documents_table.c.sender == own, deliveries_table.c.open, *conditions)
         .order_by(urgent_first, deliveries_table.c.queued_at)
-        .limit(1024)
-    ).all()
+    )
+
+
+def _due(connection: Connection, own: Nation, now: int) -> Sequence[AnyRow]:
+    due = or_(deliveries_table.c.next_attempt_at <= now, documents_table.c.expires_at * 1000 <= now)
+    return connection.execute(open_deliveries(own, due).limit(MAX_DUE)).all()
 
 
 def raw_documents(connection: Connection, desk: Desk, ids: set[str]) -> dict[str, bytes]:
@@ -289,7 +298,7 @@ def job_of(row: AnyRow, raw: bytes) -> Job:
 def _postpone(tx: Transaction, desk: Desk, rows: Sequence[AnyRow]) -> None:
     following = tx.now + desk.policy.retry_seconds * 1000
     tx.connection.execute(
-        update(deliveries_table).where(_THIS_DELIVERY).values(next_attempt_at=following),
+        update(deliveries_table).where(THIS_DELIVERY).values(next_attempt_at=following),
         [{"key_document": row.document_id, "key_recipient": row.recipient} for row in rows],
     )
 

@@ -59,7 +59,7 @@ class Broker(Protocol):
     """Our nation's broker."""
 
     async def publish_many(self, messages: Sequence[Outbound]) -> list[BrokerError | None]:
-        """Publish pipelined and wait for the JetStream acknowledgements; one answer each, in order."""
+        """Publish pipelined and wait for the JetStream acknowledgements; one answer each, in order, and never an error."""
 
     async def pulse(self, peer: Nation, raw: bytes) -> None:
         """Say a heartbeat to ``peer``; nothing where it is not listening or our broker is away."""

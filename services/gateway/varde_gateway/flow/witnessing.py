@@ -44,6 +44,9 @@ from varde_gateway.store.tree import log_size, node_reader
 PATIENCE_HEARTBEATS: Final = 3
 """How many heartbeats a log may leave a proof owing that it was asked for."""
 
+TELLINGS: Final = 3
+"""How often each peer is told of a checkpoint: a heartbeat may be lost."""
+
 MAX_CLAIMS: Final = 8
 MAX_ASKED: Final = 4
 
@@ -56,16 +59,13 @@ async def speak(desk: Desk, peers: Sequence[Nation]) -> dict[Nation, LogWord]:
     asked = {peer: talk.asked_of_us for peer, talk in talks.items()}
     olds = {talk.stored_there for talk in talks.values()}
     olds |= {size for sizes in asked.values() for size in sizes}
-    paths, seen = await desk.ledger.read(lambda c: (_paths(c, olds, own.size), _seen_rows(c)))
+    paths, seen = await desk.ledger.read(lambda c: (_paths(c, olds, own.size), _seen(c)))
     words: dict[Nation, LogWord] = {}
     for peer, talk in talks.items():
         talk.said = own
-        told = [
-            (origin, size, text)
-            for origin, size, text in seen
-            if origin != _origin_of(desk, peer) and talk.told.get(origin) != (size, text)
-        ][:MAX_SEEN]
-        talk.told.update({origin: (size, text) for origin, size, text in told})
+        key = _log_key(desk, peer)
+        others = [note for origin, note in seen if key is None or origin != key.name]
+        told = _next_to_tell(talk, others)
         add = _add(talk.stored_there, paths, own, note)
         if add is not None:
             # The answer may come after the next question was asked.
@@ -73,7 +73,7 @@ async def speak(desk: Desk, peers: Sequence[Nation]) -> dict[Nation, LogWord]:
         words[peer] = LogWord(
             add=add,
             answer=talk.answer,
-            seen=tuple(text for _, _, text in told),
+            seen=told,
             prove=tuple(sorted(talk.claims)[:MAX_PROVE]),
             proofs=tuple((old, paths[old]) for old in asked[peer] if old in paths),
         )
@@ -98,7 +98,7 @@ async def listen(desk: Desk, peer: Nation, word: LogWord) -> None:
         await _compare(desk, peer, note)  # (3)
     talk.asked_of_us = tuple(size for size in word.prove if talk.said and size <= talk.said.size)
     if newest is not None:
-        note = (word.add or "").partition("\n\n")[2]
+        note = _note_in(word.add or "")
         await _settle_claims(desk, peer, newest, dict(word.proofs), note)  # (4)
 
 
@@ -115,17 +115,14 @@ async def add_checkpoint(desk: Desk, request: bytes) -> Answer:
         return Answer(status.value, "", None)
     nation, key = keys[origin]
     text = request.decode()
-    decision, _ = await desk.ledger.write(lambda tx: _consider_durably(tx, text, key, nation))
-    if isinstance(decision, RefuseCheckpoint):
-        return Answer(decision.status.value, _refusal_body(decision), None)
-    desk.logs.verify(decision.checkpoint)
-    return Answer(200, format_signature(desk.witness.cosign(decision.note, desk.now())), None)
+    decision, stored = await desk.ledger.write(lambda tx: _consider_durably(tx, text, key, nation))
+    return _answer(desk, decision, stored)
 
 
 async def witnessed_note(desk: Desk, origin_digest: str) -> str | None:
     """The newest checkpoint that we have stored for the log whose origin has this SHA-256 (hexadecimal)."""
     rows = await desk.ledger.read(_witnessed)
-    for origin, _, note in rows:
+    for origin, note in rows:
         if hashlib.sha256(origin.encode()).hexdigest() == origin_digest:
             return note
     return None
@@ -133,14 +130,33 @@ async def witnessed_note(desk: Desk, origin_digest: str) -> str | None:
 
 def _origin_in(request: bytes) -> str | None:
     try:
-        note = request.decode().partition("\n\n")[2]
-        return parse_checkpoint(parse_note(note).text).origin
+        return parse_checkpoint(parse_note(_note_in(request.decode())).text).origin
     except (UnicodeDecodeError, VardeError):
         return None
 
 
-def _refusal_body(decision: RefuseCheckpoint) -> str:
-    return f"{decision.known_size}\n" if decision.status is WitnessStatus.OTHER_SIZE else ""
+def _note_in(request: str) -> str:
+    return request.partition("\n\n")[2]
+
+
+def _answer(desk: Desk, decision: Cosign | RefuseCheckpoint, stored: str | None) -> Answer:
+    if isinstance(decision, RefuseCheckpoint):
+        other_size = decision.status is WitnessStatus.OTHER_SIZE
+        body = f"{decision.known_size}\n" if other_size else ""
+        return Answer(decision.status.value, body, stored)
+    desk.logs.verify(decision.checkpoint)
+    # What was stored is durable by now, and is never cosigned in another form after a crash.
+    return Answer(200, format_signature(desk.witness.cosign(decision.note, desk.now())), None)
+
+
+def _next_to_tell(talk: LogTalk, notes: Sequence[str]) -> tuple[str, ...]:
+    # The least told first; and what is told no more may be forgotten.
+    talk.told = {note: talk.told.get(note, 0) for note in notes}
+    due = [note for note in notes if talk.told[note] < TELLINGS]
+    told = tuple(sorted(due, key=lambda note: talk.told[note])[:MAX_SEEN])
+    for note in told:
+        talk.told[note] += 1
+    return told
 
 
 def _paths(connection: Connection, olds: set[int], size: int) -> dict[int, tuple[bytes, ...]]:
@@ -150,19 +166,17 @@ def _paths(connection: Connection, olds: set[int], size: int) -> dict[int, tuple
     }
 
 
-def _witnessed(connection: Connection) -> list[tuple[str, int, str]]:
-    rows = connection.execute(
-        select(witnessed_table.c.origin, witnessed_table.c.size, witnessed_table.c.note)
-    )
-    return [(row.origin, row.size, row.note) for row in rows]
+def _witnessed(connection: Connection) -> list[tuple[str, str]]:
+    rows = connection.execute(select(witnessed_table.c.origin, witnessed_table.c.note))
+    return [(row.origin, row.note) for row in rows]
 
 
-def _seen_rows(connection: Connection) -> list[tuple[str, int, str]]:
+def _seen(connection: Connection) -> list[tuple[str, str]]:
     seen = _witnessed(connection)
     for row in connection.execute(select(log_conflicts_table)):
         # Both sides of a contradiction, so that whoever has seen either can find it out himself.
-        seen += [(row.origin, -1, row.first_note), (row.origin, -2, row.second_note)]
-    return seen
+        seen += [(row.origin, row.first_note), (row.origin, row.second_note)]
+    return [*dict.fromkeys(seen)]
 
 
 def _add(
@@ -171,11 +185,6 @@ def _add(
     if own.size in {0, stored} or stored not in paths:
         return None
     return format_consistency(stored, paths[stored], note)
-
-
-def _origin_of(desk: Desk, nation: Nation) -> str | None:
-    member = desk.trust.current.members.get(nation)
-    return None if member is None else member.log_name
 
 
 def _log_key(desk: Desk, nation: Nation) -> NoteKey | None:
@@ -188,14 +197,8 @@ async def _consider(desk: Desk, peer: Nation, talk: LogTalk, request: str) -> Ch
     if key is None:
         return None
     decision, stored = await desk.ledger.write(lambda tx: _consider_durably(tx, request, key, peer))
-    if isinstance(decision, RefuseCheckpoint):
-        talk.answer = Answer(decision.status.value, _refusal_body(decision), stored)
-        return None
-    # Only now: what was stored is durable, and is never cosigned in another form after a crash.
-    line = format_signature(desk.witness.cosign(decision.note, desk.now()))
-    talk.answer = Answer(200, line, None)
-    desk.logs.verify(decision.checkpoint)
-    return decision.checkpoint
+    talk.answer = _answer(desk, decision, stored)
+    return None if isinstance(decision, RefuseCheckpoint) else decision.checkpoint
 
 
 def _consider_durably(
@@ -218,7 +221,7 @@ def _consider_durably(
                 update(witnessed_table).where(witnessed_table.c.origin == key.name).values(**row)
             )
     elif stored is not None and decision.status in _CONTRADICTIONS:
-        _record_contradiction(tx, key, peer, stored, request.partition("\n\n")[2], decision)
+        _record_contradiction(tx, key, peer, stored, _note_in(request), decision)
     return decision, stored
 
 
@@ -312,16 +315,13 @@ async def _keep_cosignature(desk: Desk, peer: Nation, talk: LogTalk, line: str) 
 
 
 def _keep_row(tx: Transaction, row: dict[str, object]) -> None:
-    _delete_cosignature(tx, row["size"], row["witness"])
-    tx.connection.execute(insert(cosignatures_table), row)
-
-
-def _delete_cosignature(tx: Transaction, size: object, witness: object) -> None:
     tx.connection.execute(
         delete(cosignatures_table).where(
-            cosignatures_table.c.size == size, cosignatures_table.c.witness == witness
+            cosignatures_table.c.size == row["size"],
+            cosignatures_table.c.witness == row["witness"],
         )
     )
+    tx.connection.execute(insert(cosignatures_table), row)
 
 
 async def _compare_own(desk: Desk, peer: Nation, note: str) -> None:
@@ -401,23 +401,21 @@ async def _settle_claims(
     talk = desk.logs.of(nation)
     for size, claim in [*talk.claims.items()]:
         if size > newest.size:
+            owed = f"{size} entries as seen by {claim.by}, but {newest.size} here"
+        elif size not in proofs and claim.checkpoint != newest:
+            owed = f"no proof that {newest.size} entries continue {size} as seen by {claim.by}"
+        else:
+            owed = ""
+        if owed:
             claim.heartbeats += 1
             if claim.heartbeats < PATIENCE_HEARTBEATS:
                 continue
-            detail = f"{size} entries as seen by {claim.by}, but {newest.size} here"
-        elif size not in proofs and (claim.checkpoint != newest):
-            claim.heartbeats += 1
-            if claim.heartbeats < PATIENCE_HEARTBEATS:
-                continue
-            detail = f"no proof that {newest.size} entries continue {size} as seen by {claim.by}"
-        elif _continues(claim.checkpoint, newest, proofs.get(size, ())):
-            del talk.claims[size]
+        del talk.claims[size]
+        if not owed and _continues(claim.checkpoint, newest, proofs.get(size, ())):
             desk.logs.verify(claim.checkpoint)
             continue
-        else:
-            detail = f"{newest.size} entries do not continue {size} as seen by {claim.by}"
-        del talk.claims[size]
-        await _alarm(desk, nation, claim.note, newest_note, detail)
+        broken = f"{newest.size} entries do not continue {size} as seen by {claim.by}"
+        await _alarm(desk, nation, claim.note, newest_note, owed or broken)
 
 
 def _continues(old: Checkpoint, new: Checkpoint, path: Sequence[bytes]) -> bool:
