@@ -49,8 +49,13 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What has arrived of the peer's numbers: all up to ``through``, none above ``highest``, and the gaps to fill."""
+    """What has arrived of the peer's numbers: all from ``first`` to ``through``, none above ``highest``, and the gaps to fill.
 
+    ``first`` is where the peer's numbering begins as far as we know; another than the peer's own says that one of the two
+    has restored an older copy of its database.
+    """
+
+    first: int
     through: int
     highest: int
     missing: tuple[tuple[int, int], ...]
@@ -163,6 +168,7 @@ def format_heartbeat(heartbeat: Heartbeat) -> JsonObject:
             "chain": encode_base64url(sent.chain),
         },
         "received": {
+            "first": received.first,
             "through": received.through,
             "highest": received.highest,
             "missing": [[first, last] for first, last in received.missing],
@@ -205,16 +211,19 @@ def _parse_sent(value: Json) -> Sent:
 
 
 def _parse_received(value: Json) -> Received:
-    members = exact_members(value, frozenset({"through", "highest", "missing"}), "received")
+    members = exact_members(
+        value, frozenset({"first", "through", "highest", "missing"}), "received"
+    )
+    first = require_integer(members["first"], "first")
     through = require_integer(members["through"], "through")
     highest = require_integer(members["highest"], "highest")
     missing = tuple(
         _parse_range(each) for each in require_list(members["missing"], "missing", most=MAX_RANGES)
     )
     ends = [(0, through), *missing]
-    if highest < through or any(a[1] >= b[0] for a, b in pairwise(ends)):
+    if not 1 <= first <= through + 1 <= highest + 1 or any(a[1] >= b[0] for a, b in pairwise(ends)):
         raise Malformed("what was received is not in order")
-    return Received(through, highest, missing)
+    return Received(first, through, highest, missing)
 
 
 def _parse_range(value: Json) -> tuple[int, int]:

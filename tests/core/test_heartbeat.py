@@ -28,7 +28,7 @@ CHAIN = encode_base64url(bytes(32))
 BODY: dict[str, Json] = {
     "seq": 5,
     "sent": {"first": 1, "through": 7, "chain": CHAIN},
-    "received": {"through": 3, "highest": 9, "missing": [[4, 5], [7, 7]]},
+    "received": {"first": 2, "through": 3, "highest": 9, "missing": [[4, 5], [7, 7]]},
     "void": [{"seq": 2, "digest": CHAIN}],
     "reaches": [["FI", 0], ["LV", 2]],
     "log": format_log_word(LogWord()),
@@ -36,7 +36,7 @@ BODY: dict[str, Json] = {
 HEARTBEAT = Heartbeat(
     sequence=5,
     sent=Sent(1, 7, bytes(32)),
-    received=Received(3, 9, ((4, 5), (7, 7))),
+    received=Received(2, 3, 9, ((4, 5), (7, 7))),
     void=(Void(2, CHAIN),),
     reaches={FI: 0, LV: 2},
 )
@@ -70,7 +70,7 @@ def test_a_heartbeat_parses_to_itself(
     heartbeat = Heartbeat(
         sequence=received,
         sent=Sent(first, first + sent - 1, hashlib.sha256(str(sent).encode()).digest()),
-        received=Received(received, received + 9, ((received + 1, received + 2),)),
+        received=Received(received + 1, received, received + 9, ((received + 1, received + 2),)),
         void=tuple(Void(number, digest(number)) for number in range(received)),
         reaches={nation: len(nations) - 1 for nation in sorted(nations)},
     )
@@ -86,13 +86,19 @@ def test_a_heartbeat_parses_to_itself(
         ("sent", {"first": 9, "through": 7, "chain": CHAIN}),
         ("sent", {"first": 1, "through": 7, "chain": "AAAA"}),
         ("sent", {"first": 1, "through": 7}),
-        ("received", {"through": 3, "highest": 2, "missing": []}),
-        ("received", {"through": 3, "highest": 9, "missing": [[3, 4]]}),
-        ("received", {"through": 3, "highest": 9, "missing": [[5, 4]]}),
-        ("received", {"through": 3, "highest": 9, "missing": [[4, 5], [5, 6]]}),
-        ("received", {"through": 3, "highest": 9, "missing": [[4]]}),
-        ("received", {"through": 3, "highest": 9, "missing": [4]}),
-        ("received", {"through": 3, "highest": 9, "missing": [[4, 4]] * (MAX_RANGES + 1)}),
+        ("received", {"first": 1, "through": 3, "highest": 2, "missing": []}),
+        ("received", {"first": 0, "through": 3, "highest": 9, "missing": []}),
+        ("received", {"first": 5, "through": 3, "highest": 9, "missing": []}),
+        ("received", {"through": 3, "highest": 9, "missing": []}),
+        ("received", {"first": 1, "through": 3, "highest": 9, "missing": [[3, 4]]}),
+        ("received", {"first": 1, "through": 3, "highest": 9, "missing": [[5, 4]]}),
+        ("received", {"first": 1, "through": 3, "highest": 9, "missing": [[4, 5], [5, 6]]}),
+        ("received", {"first": 1, "through": 3, "highest": 9, "missing": [[4]]}),
+        ("received", {"first": 1, "through": 3, "highest": 9, "missing": [4]}),
+        (
+            "received",
+            {"first": 1, "through": 3, "highest": 9, "missing": [[4, 4]] * (MAX_RANGES + 1)},
+        ),
         ("void", [{"seq": 2, "digest": "A"}]),
         ("void", [{"seq": 2}]),
         ("reaches", [["LV", 0], ["FI", 0]]),

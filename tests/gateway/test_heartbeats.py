@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
 from support.federation import EE, FI, LV, federation
 from support.nodes import Clock, Node, carry, exchange_heartbeats, running_nodes, settle
@@ -20,7 +20,12 @@ from varde_gateway.flow.heartbeats import hear
 from varde_gateway.flow.links import LinkState
 from varde_gateway.flow.refusals import ONE_BY_ONE
 from varde_gateway.flow.trail import list_entries
-from varde_gateway.store.tables import audit_leaves_table, deliveries_table, peers_table
+from varde_gateway.store.tables import (
+    arrivals_table,
+    audit_leaves_table,
+    deliveries_table,
+    peers_table,
+)
 
 pytestmark = pytest.mark.asyncio
 
@@ -65,6 +70,12 @@ async def numbers(node: Node, peer: Nation) -> tuple[int, int, int]:
         lambda c: c.execute(select(peers_table).where(peers_table.c.nation == peer)).one()
     )
     return row.sent_from, row.next_sequence, row.received_through
+
+
+async def attempts(node: Node, alert_id: str) -> int:
+    """How often the alert was given to the broker."""
+    wanted = select(deliveries_table.c.attempts).where(deliveries_table.c.document_id == alert_id)
+    return int(await node.desk.ledger.read(lambda c: c.execute(wanted).scalar_one()))
 
 
 async def lose(node: Node, peer: Nation) -> None:
@@ -195,6 +206,73 @@ async def test_a_sender_with_an_older_copy_of_its_database_numbers_behind_what_w
     assert AuditKind.CHAIN_BROKEN not in await audit_kinds(nodes[FI])
 
 
+async def test_what_both_lost_with_older_copies_of_their_databases_comes_again(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    """FI has forgotten the first, EE the second: the number that EE begins anew with stands behind both."""
+    first = await send(nodes[EE], FI)
+    second = await send(nodes[EE], FI)
+    await settle([*nodes.values()])
+
+    def forget_the_first(tx: Any) -> None:
+        for table in ("alert", "document"):
+            tx.connection.exec_driver_sql(f"DELETE FROM {table} WHERE id = '{first}'")
+        tx.connection.execute(
+            update(peers_table)
+            .where(peers_table.c.nation == EE)
+            .values(received_through=0, received_chain=None)
+        )
+        digest = tx.connection.exec_driver_sql(
+            f"SELECT digest FROM document WHERE id = '{second}'"
+        ).scalar()
+        tx.connection.execute(
+            insert(arrivals_table), {"sender": EE, "sequence": 2, "digest": digest}
+        )
+
+    def forget_the_second(tx: Any) -> None:
+        for table, column in (("delivery", "document_id"), ("document", "id")):
+            tx.connection.exec_driver_sql(f"DELETE FROM {table} WHERE {column} = '{second}'")
+        tx.connection.execute(
+            update(peers_table).where(peers_table.c.nation == FI).values(next_sequence=2)
+        )
+
+    await nodes[FI].desk.ledger.write(forget_the_first)
+    await nodes[EE].desk.ledger.write(forget_the_second)
+    assert await count_alerts(nodes[FI]) == 1
+    await beats(nodes, clock)
+    await beats(nodes, clock)
+    assert (await numbers(nodes[EE], FI))[0] == 3
+    assert await count_alerts(nodes[FI]) == 2
+    assert (await delivery(nodes[EE], first, FI))["state"] == "delivered"
+
+
+async def test_all_is_sent_again_once_while_the_peer_does_not_follow_the_new_numbering(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    alert_id = await send(nodes[EE], FI)
+    await settle([*nodes.values()])
+    await beats(nodes, clock)
+    await nodes[EE].desk.ledger.write(lambda tx: tx.begin_again(FI, 9))
+    await hear(nodes[EE].desk, FI, heartbeat(nodes[FI], EE, clock.ms + 1, **SEEN))
+    before = await attempts(nodes[EE], alert_id)
+    await settle([*nodes.values()])
+    again = await attempts(nodes[EE], alert_id)
+    assert again == before + 1
+    await hear(nodes[EE].desk, FI, heartbeat(nodes[FI], EE, clock.ms + 2, **SEEN))
+    await settle([*nodes.values()])
+    assert await attempts(nodes[EE], alert_id) == again
+
+
+async def test_a_peer_that_knows_a_later_beginning_than_ours_proves_an_older_copy(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    for _ in range(3):
+        await send(nodes[EE], FI)
+    later: dict[str, Any] = {"received": Received(2, 1, 1, ())}
+    await hear(nodes[EE].desk, FI, heartbeat(nodes[FI], EE, clock.ms + 1, **later))
+    assert (await numbers(nodes[EE], FI))[:2] == (4, 4)
+
+
 async def test_a_silenced_peer_is_noticed_within_two_heartbeats_and_so_is_its_return(
     nodes: dict[Nation, Node], clock: Clock
 ) -> None:
@@ -222,11 +300,14 @@ async def test_a_peer_that_others_still_hear_is_cut_off_and_the_way_around_is_na
     assert (await state(nodes[LV], FI))["state"] == "live"
 
 
+SEEN: dict[str, Any] = {"received": Received(1, 1, 1, ())}
+
+
 def heartbeat(node: Node, to: Nation, sequence: int, **changes: Any) -> bytes:
     values: dict[str, Any] = {
         "sequence": sequence,
         "sent": Sent(1, 0, bytes(32)),
-        "received": Received(0, 0, ()),
+        "received": Received(1, 0, 0, ()),
         "void": (),
         "reaches": {},
     }

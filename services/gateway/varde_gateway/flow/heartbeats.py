@@ -146,6 +146,7 @@ async def watch_links(desk: Desk) -> None:
 @dataclass(frozen=True, slots=True)
 class _Numbers:
     sent: Sent
+    received_from: int
     received_through: int
     received_highest: int
 
@@ -162,6 +163,7 @@ def _numbers(connection: Connection, peers: Sequence[Nation]) -> dict[Nation, _N
     return {
         Nation(row.nation): _Numbers(
             Sent(row.sent_from, row.next_sequence - 1, row.sent_chain or CHAIN_START),
+            row.received_from,
             row.received_through,
             max(row.received_through, above.get(row.nation, 0)),
         )
@@ -184,6 +186,7 @@ def _compose_one(desk: Desk, peer: Nation, numbers: _Numbers, word: LogWord) -> 
         sequence=link.said,
         sent=numbers.sent,
         received=Received(
+            numbers.received_from,
             numbers.received_through,
             numbers.received_highest,
             tuple(each for each in link.missing if each[0] > numbers.received_through),
@@ -211,11 +214,16 @@ async def _follow(
     desk: Desk, nation: Nation, peer: PeerLink, opened: Opened, heartbeat: Heartbeat
 ) -> None:
     now = desk.now_ms()
-    arrivals, next_sequence = await desk.ledger.read(lambda connection: _state(connection, nation))
-    answer = _Answer(nation, heartbeat, next_sequence)
-    if answer.needed(arrivals):
-        arrivals, void = await desk.ledger.write(lambda tx: _record_answer(tx, desk, answer))
+    arrivals, sent_from, next_sequence = await desk.ledger.read(lambda c: _state(c, nation))
+    answer = _Answer(nation, heartbeat, sent_from, next_sequence)
+    if not answer.renumbered:
+        peer.renumbered = None
+    if answer.needed(arrivals, peer.renumbered):
+        arrivals, void = await desk.ledger.write(
+            lambda tx: _record_answer(tx, desk, answer, peer.renumbered)
+        )
         peer.void = void
+        peer.renumbered = answer.beginnings if answer.renumbered else None
         desk.outgoing.wake()
     agrees = arrivals.agrees(heartbeat.sent)
     if not agrees and not peer.chain_broken:
@@ -239,32 +247,51 @@ async def _follow(
 class _Answer:
     nation: Nation
     heartbeat: Heartbeat
+    sent_from: int
     next_sequence: int
 
     @property
     def rolled_back(self) -> bool:
         """The peer has seen numbers of ours that we do not know: our database is an older copy."""
-        return self.heartbeat.received.highest >= self.next_sequence
+        received = self.heartbeat.received
+        return received.highest >= self.next_sequence or received.first > self.sent_from
 
-    def needed(self, arrivals: Arrivals) -> bool:
-        """Whether anything of what the peer says must be recorded."""
+    @property
+    def beginnings(self) -> tuple[int, int]:
+        """Where our numbering begins as the peer knows it, and where it does from now on."""
+        received = self.heartbeat.received
+        anew = max(received.highest + 1, received.first, self.next_sequence)
+        return received.first, anew if self.rolled_back else self.sent_from
+
+    @property
+    def renumbered(self) -> bool:
+        """The peer does not follow our numbering yet, so that its numbers do not say what it has."""
+        known, ours = self.beginnings
+        return known != ours
+
+    def needed(self, arrivals: Arrivals, done: tuple[int, int] | None) -> bool:
+        """Whether anything of what the peer says must be recorded; ``done`` is the change of numbering that was."""
         return bool(
             self.rolled_back
+            or (self.renumbered and self.beginnings != done)
             or self.heartbeat.received.missing
             or self.heartbeat.sent.first > arrivals.first
             or any(each.sequence > arrivals.through for each in self.heartbeat.void)
         )
 
 
-def _state(connection: Connection, nation: Nation) -> tuple[Arrivals, int]:
-    following = connection.scalar(
-        select(peers_table.c.next_sequence).where(peers_table.c.nation == nation)
-    )
-    return load_arrivals(connection, nation), following or 1
+def _state(connection: Connection, nation: Nation) -> tuple[Arrivals, int, int]:
+    row = connection.execute(
+        select(peers_table.c.sent_from, peers_table.c.next_sequence).where(
+            peers_table.c.nation == nation
+        )
+    ).one_or_none()
+    first, following = (1, 1) if row is None else row
+    return load_arrivals(connection, nation), first, following
 
 
 def _record_answer(
-    tx: Transaction, desk: Desk, answer: _Answer
+    tx: Transaction, desk: Desk, answer: _Answer, done: tuple[int, int] | None
 ) -> tuple[Arrivals, tuple[Void, ...]]:
     nation, heartbeat = answer.nation, answer.heartbeat
     arrivals = tx.arrivals(nation)
@@ -277,12 +304,35 @@ def _record_answer(
     for each in heartbeat.void:
         arrivals.arrive(each.sequence, each.digest)
     if answer.rolled_back:
-        first = heartbeat.received.highest + 1
+        _, first = answer.beginnings
         tx.begin_again(nation, first)
-        detail = f"{nation} has seen number {first - 1}, ours ended at {answer.next_sequence - 1}: numbering anew"
+        detail = (
+            f"{nation} has seen number {first - 1}, ours ended at {answer.next_sequence - 1}: "
+            f"numbering anew from {first}"
+        )
         tx.audit(AuditKind.NUMBERING_CHANGED, "node", [], detail)
         tx.event("numbering", {"nation": nation, "detail": detail})
+    if answer.renumbered and answer.beginnings != done:
+        _send_all_again(tx, desk, nation, below=max(answer.beginnings))
     return arrivals, _send_again(tx, desk, nation, heartbeat.received.missing)
+
+
+def _send_all_again(tx: Transaction, desk: Desk, nation: Nation, *, below: int) -> None:
+    # The peer will not ask for numbers from before the new beginning, and one of them may stand for two documents, one
+    # of which an older copy has forgotten. What is there already is receipted once more and changes nothing.
+    living = select(documents_table.c.id).where(
+        documents_table.c.sender == desk.nation, documents_table.c.expires_at * 1000 > tx.now
+    )
+    tx.connection.execute(
+        update(deliveries_table)
+        .where(
+            deliveries_table.c.recipient == nation,
+            deliveries_table.c.sequence < below,
+            deliveries_table.c.open.is_(False),
+            deliveries_table.c.document_id.in_(living),
+        )
+        .values(open=True, next_attempt_at=tx.now)
+    )
 
 
 def _send_again(

@@ -32,7 +32,8 @@ class PeerLink:
     ``since`` is when we began to listen, ``answered_at`` when a receipt of it last came over the direct link.
     ``reaches`` are the nations that it says it hears (0) or has a way to (through so many others), ``sequence`` and
     ``sent_through`` are of its newest heartbeat. ``missing`` and ``void`` are what our next heartbeat tells it, ``said`` is
-    the sequence of our last. ``told`` is the state that was last recorded.
+    the sequence of our last. ``told`` is the state that was last recorded. ``renumbered`` are the two beginnings of our
+    numbering, the peer's and ours, between which all was sent again.
     """
 
     since: int
@@ -48,6 +49,7 @@ class PeerLink:
     beat_at: int = 0
     said: int = 0
     chain_broken: bool = False
+    renumbered: tuple[int, int] | None = None
     told: LinkState = LinkState.LATE
 
     def age(self, now: int) -> int:
