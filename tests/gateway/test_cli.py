@@ -617,3 +617,46 @@ def test_an_erasure_is_asked_for_as_the_administrator(node: Node, demo: Path) ->
     assert done.returncode == Exit.OK, done.stderr
     assert "another administrator" in done.stdout
     assert json.loads(node.asked[-1][2]) == {"reason": "Order 17"}
+
+
+def test_the_witnesses_of_a_log_are_shown_with_their_troubles(node: Node, demo: Path) -> None:
+    found = {
+        "log": {
+            "origin": "varde.ee/log",
+            "entries": 117,
+            "signed": 117,
+            "witnessed": 110,
+            "needed": 2,
+            "halted": "FI holds a checkpoint that we have signed",
+        },
+        "witnesses": [
+            {"nation": "FI", "witness": "varde.fi/w", "size": 110, "at": "now", "trouble": None}
+        ],
+        "outside": [
+            {"witness": "a.example", "url": "u", "size": None, "at": None, "trouble": "is [away]"}
+        ],
+        "logs": [],
+        "conflicts": [
+            {
+                "nation": "LV",
+                "origin": "varde.lv/log",
+                "detail": "two",
+                "at": "then",
+                "checkpoints": [],
+            }
+        ],
+    }
+    node.answers["/v1/audit/witnesses"] = (200, found)
+    words = ("audit", "witnesses", "--demo", str(demo), "--nation", "EE")
+    done = varde(*words)
+    assert done.returncode == Exit.OK, done.stderr
+    for said in (
+        "up to 110",
+        "signed no more",
+        "varde.fi/w",
+        "outside",
+        "is [away]",
+        "TWO HISTORIES",
+    ):
+        assert said in done.stdout
+    assert json.loads(varde(*words, "--json").stdout) == found

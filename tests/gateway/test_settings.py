@@ -1,12 +1,15 @@
 """Settings: what a node's home must say, and what is told to somebody who got it wrong."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from varde.note import KeyType, NoteKey, format_vkey
 from varde_gateway.settings import SettingsError, load_settings, load_unjoined
 
 GENESIS = "5QvxMj94K-CLYTKc1NNgqsTStHqurDnnnKLsf63AgcU"
@@ -16,6 +19,11 @@ nation = "EE"
 name = "Estonia"
 broker_url = "tls://127.0.0.1:18401"
 """
+
+
+def vkey_of(name: str, kind: KeyType) -> str:
+    public = Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key().public_bytes_raw()
+    return format_vkey(NoteKey(name, kind, public))
 
 
 @pytest.fixture
@@ -141,3 +149,33 @@ def test_a_passphrase_file_with_something_else_in_it_is_refused(home: Path, cont
     (home / "passphrase").write_bytes(content)
     with pytest.raises(SettingsError, match="one line of UTF-8"):
         load_settings(home).read_passphrase()
+
+
+WITNESS = vkey_of("witness.example", KeyType.ED25519_COSIGNATURE)
+
+
+def witness_entry(key: str, url: str = "https://witness.example/w") -> str:
+    return f'[[outside_witnesses]]\nkey = "{key}"\nurl = "{url}"\n'
+
+
+def test_outside_witnesses_have_a_key_and_an_address(home: Path) -> None:
+    write(home, NODE + witness_entry(WITNESS))
+    [witness] = load_settings(home).outside_witnesses
+    assert (witness.key, witness.url) == (WITNESS, "https://witness.example/w")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (witness_entry("witness.example+00000000+BAAA"), "outside_witnesses.0.key"),
+        (witness_entry(vkey_of("a.example/log", KeyType.ED25519)), "this is the key of a log"),
+        (witness_entry(WITNESS, "ftp://witness.example"), "outside_witnesses.0.url"),
+        (witness_entry(WITNESS, "https://user:word@witness.example"), "outside_witnesses.0.url"),
+        (witness_entry(WITNESS) * 2, "witness.example stands there twice"),
+        (witness_entry(WITNESS) + "name = 'x'\n", "outside_witnesses.0.name"),
+    ],
+)
+def test_a_wrong_outside_witness_is_named(home: Path, text: str, said: str) -> None:
+    write(home, NODE + text)
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        load_settings(home)

@@ -29,10 +29,12 @@ from varde_gateway.flow.bootstrap import take_bootstrap
 from varde_gateway.flow.desk import Desk, HeldKeys, Policy
 from varde_gateway.flow.heartbeats import run_hearing, run_heartbeats
 from varde_gateway.flow.inbox import run_inbox
+from varde_gateway.flow.log_talk import OutsideTalk
 from varde_gateway.flow.notify import EventFeed
 from varde_gateway.flow.offer import run_forgetting_files, run_offering
 from varde_gateway.flow.outbox import run_outbox
 from varde_gateway.flow.outgoing import Outgoing
+from varde_gateway.flow.outside_witnesses import run_outside_witnesses
 from varde_gateway.flow.overdue import run_forgetting, run_overdue
 from varde_gateway.flow.prekeys import load_prekeys, run_prekeys
 from varde_gateway.flow.retention import run_retention
@@ -48,6 +50,7 @@ from varde_gateway.store.ledger import Ledger
 from varde_gateway.store.transaction import Event
 from varde_gateway.telemetry import Metrics, set_up_logging
 from varde_gateway.web.factory import create_api, end_streams
+from varde_gateway.witness_client import WitnessClient
 
 SWITCH_SECONDS: Final = 0.0005
 MEMBER_FILE: Final = "member.json"
@@ -114,6 +117,9 @@ async def serve(settings: GatewaySettings) -> None:
             now_ms=_now_ms,
             ticks=_ticks,
             random=secrets.token_bytes,
+            outside=tuple(
+                OutsideTalk(parse_vkey(each.key), each.url) for each in settings.outside_witnesses
+            ),
         )
         await check_stored_log(desk)
         desk.logs.hold(_ticks())
@@ -131,6 +137,7 @@ async def serve(settings: GatewaySettings) -> None:
         )
         await closing.enter_async_context(broker)
         broker.serve_roster(lambda known: rosters_for_relay(ledger, known))
+        witnesses = await closing.enter_async_context(WitnessClient())
         files = AttachmentFiles(settings.home / "attachments")
         api = create_api(desk, feed, broker, metrics, keyring.token, settings, files)
         server = _Server(
@@ -164,6 +171,7 @@ async def serve(settings: GatewaySettings) -> None:
                 workers.create_task(run_retention(desk)),
                 workers.create_task(run_access_ends(desk)),
                 workers.create_task(run_checkpoints(desk)),
+                workers.create_task(run_outside_witnesses(desk, witnesses)),
             ]
             await _serve_until_stopped(server, api)
             for task in tasks:

@@ -9,7 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -17,8 +25,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from varde.errors import VardeError
+from varde.errors import Malformed, VardeError
 from varde.identifiers import parse_federation_id, parse_nation
+from varde.note import KeyType, parse_vkey
 from varde_gateway.private_files import ExposedFileError, read_private
 
 SETTINGS_FILE: Final = "node.toml"
@@ -44,6 +53,21 @@ def _parsed_by(parse: Callable[[Any], str]) -> AfterValidator:
 NationText = Annotated[str, _parsed_by(parse_nation)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[int, Field(ge=1, le=7 * 24 * 3600)]
+
+
+def _parse_witness_key(text: str) -> str:
+    if parse_vkey(text).type is KeyType.ED25519:
+        raise Malformed("this is the key of a log; a witness's has the type 0x04 or 0x06")
+    return text
+
+
+class OutsideWitness(BaseModel):
+    """A C2SP tlog-witness outside the federation: its vkey, and the URL before ``/add-checkpoint``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: Annotated[str, _parsed_by(_parse_witness_key)]
+    url: Annotated[str, Field(pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*)?$")]
 
 
 class GatewaySettings(BaseSettings):
@@ -86,6 +110,8 @@ class GatewaySettings(BaseSettings):
     retention_needs_archive: bool = False
     erase_by_two: bool = False
 
+    outside_witnesses: tuple[OutsideWitness, ...] = ()
+
     sensor_requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 600
     sensor_body_bytes: Annotated[int, Field(ge=1024, le=1024**2)] = 256 * 1024
     webhook_tolerance_seconds: Annotated[int, Field(ge=10, le=3600)] = 300
@@ -114,6 +140,14 @@ class GatewaySettings(BaseSettings):
         del dotenv_settings, file_secret_settings
         file = Path(init_settings()["home"]) / SETTINGS_FILE
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+
+    @model_validator(mode="after")
+    def _tell_witnesses_apart(self) -> Self:
+        names = [parse_vkey(each.key).name for each in self.outside_witnesses]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"outside_witnesses: {', '.join(sorted(twice))} stands there twice")
+        return self
 
     @model_validator(mode="after")
     def _make_paths_absolute(self) -> Self:

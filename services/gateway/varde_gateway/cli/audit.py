@@ -48,6 +48,7 @@ from varde_gateway.cli.review import (
     export_entries,
     filter_parameters,
 )
+from varde_gateway.cli.witnesses import witnesses
 
 _MAX_ROSTERS_BYTES: Final = 256 * 1024 * 1024
 _MARKS: Final = {
@@ -58,6 +59,7 @@ _MARKS: Final = {
 
 app = make_app("Search an audit log, follow an alert, export, archive, erase, or verify offline.")
 add_to(app)
+app.command()(witnesses)
 
 
 @app.command()

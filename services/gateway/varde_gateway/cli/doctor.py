@@ -17,12 +17,13 @@ import typer
 from cryptography import x509
 from rich.console import Console
 from rich.text import Text
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from varde.encoding import parse_json, require_list
 from varde.errors import VardeError
 from varde.identifiers import Nation, parse_federation_id, parse_nation
+from varde.note import parse_vkey
 from varde.roster import Roster, extend_chain
 from varde_gateway.cli.command import JsonOption, make_app, print_json
 from varde_gateway.cli.exits import Exit
@@ -31,7 +32,7 @@ from varde_gateway.keystore_file import KeystoreError
 from varde_gateway.private_files import ExposedFileError, read_private
 from varde_gateway.settings import GatewaySettings, SettingsError, load_settings
 from varde_gateway.store.database import open_database
-from varde_gateway.store.tables import own_prekeys_table
+from varde_gateway.store.tables import cosignatures_table, own_prekeys_table
 from varde_gateway.supervision.node import (
     MissingBrokerError,
     NodePlace,
@@ -44,6 +45,7 @@ ROSTER_RENEWAL_SECONDS: Final = 30 * 24 * 3600
 """How old the roster may be before its renewal is due; it lives 90 days."""
 
 CERTIFICATE_WARNING_SECONDS: Final = 30 * 24 * 3600
+WITNESS_WARNING_SECONDS: Final = 3600
 DISK_WARNING_BYTES: Final = 2 * 1024**3
 DISK_FAILURE_BYTES: Final = 256 * 1024**2
 _MAX_ROSTERS_BYTES: Final = 256 * 1024 * 1024
@@ -142,6 +144,7 @@ def examine(home: Path, now: int) -> Iterator[Finding]:
         return
     yield from check_parts(place)
     yield check_prekeys(settings, now)
+    yield from check_outside_witnesses(settings, now)
 
 
 def check_modes(home: Path) -> Finding:
@@ -348,6 +351,36 @@ def check_prekeys(settings: GatewaySettings, now: int) -> Finding:
         "none is live: peers wait to seal for this node",
         "The gateway makes and announces them when it starts.",
     )
+
+
+def check_outside_witnesses(settings: GatewaySettings, now: int) -> Iterator[Finding]:
+    """Each witness that is not a member has cosigned lately."""
+    if not settings.outside_witnesses:
+        return
+    names = [parse_vkey(each.key).name for each in settings.outside_witnesses]
+    query = (
+        select(cosignatures_table.c.witness, func.max(cosignatures_table.c.at))
+        .where(cosignatures_table.c.witness.in_(names))
+        .group_by(cosignatures_table.c.witness)
+    )
+    database = open_database(settings.database_url, readers=1)
+    try:
+        with database.reader.connect() as connection:
+            newest = {name: at // 1000 for name, at in connection.execute(query)}
+    except SQLAlchemyError:
+        newest = {}
+    finally:
+        database.close()
+    for name in names:
+        age = now - newest.get(name, 0)
+        if age < WITNESS_WARNING_SECONDS:
+            yield Finding("witness", Level.OK, f"{name} cosigned {max(age, 0) // 60} minutes ago")
+            continue
+        what = (
+            f"last cosigned {age // 3600} hours ago" if name in newest else "has cosigned nothing"
+        )
+        advice = "Why: varde audit witnesses, or the gateway's log."
+        yield Finding("witness", Level.WARN, f"{name} {what}", advice)
 
 
 def _taken(port: int) -> bool:

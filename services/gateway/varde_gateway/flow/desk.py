@@ -16,7 +16,7 @@ from varde.keys import PrekeyPrivate, SigningKeys
 from varde.prekeys import DatedPrekey
 from varde.roster import Roster, Trust
 from varde_gateway.flow.links import Links
-from varde_gateway.flow.log_talk import Logs
+from varde_gateway.flow.log_talk import Logs, OutsideTalk
 from varde_gateway.flow.outgoing import Outgoing
 from varde_gateway.flow.refusals import Refusals
 from varde_gateway.flow.remembered import Remembered
@@ -69,7 +69,7 @@ class Desk:
     none where they live on another machine; ``hold_keys`` reads the keystore again. ``handed_on`` is what was handed on
     to whom, by the digest of its bytes. ``trust_changed`` is set whenever ``trust`` was replaced, ``files_to_fetch`` and
     ``files_to_offer`` when an alert with files was recorded. ``brought_up`` is after which version, and when, a peer was
-    last sent the rosters that it lacks.
+    last sent the rosters that it lacks. ``outside`` are the witnesses of our log that are not members.
     """
 
     nation: Nation
@@ -89,6 +89,7 @@ class Desk:
     links: Links = field(default_factory=Links)
     refusals: Refusals = field(default_factory=Refusals)
     logs: Logs = field(default_factory=Logs)
+    outside: tuple[OutsideTalk, ...] = ()
     handed_on: Remembered[tuple[str, str]] = field(
         default_factory=lambda: Remembered(MAX_HANDED_ON)
     )

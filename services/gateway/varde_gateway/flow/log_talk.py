@@ -9,6 +9,7 @@ from typing import Final
 from varde.checkpoint import Checkpoint
 from varde.exchange import Answer
 from varde.identifiers import Nation
+from varde.note import NoteKey
 from varde_gateway.flow.remembered import Remembered
 
 HOLD_SIGNING_MS: Final = 20_000
@@ -44,6 +45,21 @@ class LogTalk:
     asked_of_us: tuple[int, ...] = ()
     told: dict[str, int] = field(default_factory=dict)
     claims: dict[int, Claim] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class OutsideTalk:
+    """Where we stand with a witness outside the federation; ``key`` and ``url`` are as they were set.
+
+    ``stored_there`` is the size of our log that it has stored, ``cosigned`` the newest of which we have its cosignature;
+    None before we know.
+    """
+
+    key: NoteKey
+    url: str
+    stored_there: int | None = None
+    cosigned: int | None = None
+    trouble: str = ""
 
 
 class Logs:

@@ -1,4 +1,7 @@
-"""What the flow needs of the world outside: a broker. ``broker_link`` implements it over NATS JetStream."""
+"""What the flow needs of the world outside: a broker, and a way to ask witnesses that are not members.
+
+``broker_link`` implements the one over NATS JetStream, ``witness_client`` the other over HTTP.
+"""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -87,3 +90,18 @@ class Broker(Protocol):
 
     async def wait_connected(self) -> None:
         """Return once it does."""
+
+
+class WitnessUnreachable(Exception):
+    """A witness gave no answer that could be used; ``detail`` is what a person reads beside it."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class AskWitness(Protocol):
+    """Sends the body of C2SP tlog-witness ``add-checkpoint`` to the witness at ``url``."""
+
+    async def __call__(self, url: str, request: bytes) -> tuple[int, bytes]:
+        """The HTTP status and the body of the answer; ``WitnessUnreachable`` where there is none."""

@@ -29,14 +29,20 @@ async def describe_witnesses(desk: Desk) -> JsonObject:
 
 
 async def witnessed_checkpoint(desk: Desk) -> str | None:
-    """The newest checkpoint that a majority of the others has cosigned, their lines under it; None before the first."""
-    return await desk.ledger.read(lambda c: newest_witnessed(c, desk.trust.current, desk.nation))
+    """The newest checkpoint that a majority of the others has cosigned, all lines under it; None before the first."""
+    names = [*witness_names(desk.trust.current, desk.nation), *outside_names(desk)]
+
+    def read(connection: Connection) -> str | None:
+        size = witnessed_size(connection, desk.trust.current, desk.nation)
+        return None if size is None else cosigned_note(connection, size, names)
+
+    return await desk.ledger.read(read)
 
 
-def newest_witnessed(connection: Connection, roster: Roster, own: Nation) -> str | None:
-    """The same, on a connection."""
+def witnessed_size(connection: Connection, roster: Roster, own: Nation) -> int | None:
+    """Up to which entry our log is witnessed: what a majority of the other members has cosigned."""
     names = witness_names(roster, own)
-    size = connection.scalar(
+    size: int | None = connection.scalar(
         select(cosignatures_table.c.size)
         .where(cosignatures_table.c.witness.in_(names))
         .group_by(cosignatures_table.c.size)
@@ -44,7 +50,7 @@ def newest_witnessed(connection: Connection, roster: Roster, own: Nation) -> str
         .order_by(cosignatures_table.c.size.desc())
         .limit(1)
     )
-    return None if size is None else cosigned_note(connection, size, names)
+    return size
 
 
 def cosigned_note(connection: Connection, size: int, names: Collection[str]) -> str:
@@ -69,9 +75,13 @@ def witness_names(roster: Roster, own: Nation) -> dict[str, Nation]:
     }
 
 
-def _describe(connection: Connection, desk: Desk) -> JsonObject:
-    names = witness_names(desk.trust.current, desk.nation)
-    newest: dict[str, AnyRow] = {
+def outside_names(desk: Desk) -> list[str]:
+    """The names of the witnesses that are not members."""
+    return [talk.key.name for talk in desk.outside]
+
+
+def _newest_of(connection: Connection, names: Collection[str]) -> dict[str, AnyRow]:
+    return {
         row.witness: row
         for row in connection.execute(
             select(cosignatures_table.c.witness, cosignatures_table.c.size, cosignatures_table.c.at)
@@ -79,6 +89,11 @@ def _describe(connection: Connection, desk: Desk) -> JsonObject:
             .order_by(cosignatures_table.c.size)
         )
     }
+
+
+def _describe(connection: Connection, desk: Desk) -> JsonObject:
+    names = witness_names(desk.trust.current, desk.nation)
+    newest = _newest_of(connection, names)
     needed = witness_majority(len(names) + 1)
     sizes = sorted((row.size for row in newest.values()), reverse=True)
     witnesses: list[Json] = [
@@ -102,9 +117,24 @@ def _describe(connection: Connection, desk: Desk) -> JsonObject:
             "halted": desk.logs.halted or None,
         },
         "witnesses": witnesses,
+        "outside": _describe_outside(connection, desk),
         "logs": _describe_logs(connection, owners),
         "conflicts": _describe_conflicts(connection, owners),
     }
+
+
+def _describe_outside(connection: Connection, desk: Desk) -> list[Json]:
+    newest = _newest_of(connection, outside_names(desk))
+    return [
+        {
+            "witness": talk.key.name,
+            "url": talk.url,
+            "size": newest[talk.key.name].size if talk.key.name in newest else None,
+            "at": rfc3339(newest[talk.key.name].at) if talk.key.name in newest else None,
+            "trouble": talk.trouble or None,
+        }
+        for talk in desk.outside
+    ]
 
 
 def _describe_logs(connection: Connection, owners: dict[str, Nation]) -> list[Json]:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from varde.auditlog import AuditKind
 from varde.checkpoint import (
@@ -29,12 +29,12 @@ from varde.identifiers import Nation
 from varde.merkle import consistency_proof, root_at, verify_consistency
 from varde.note import NoteKey, format_signature, parse_note, parse_vkey
 from varde.witness import Cosign, RefuseCheckpoint, WitnessStatus, consider_checkpoint
+from varde_gateway.flow.cosignatures import Cosignature, keep_cosignature
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.log_talk import Claim, LogTalk
 from varde_gateway.flow.trail import checkpoint
 from varde_gateway.store.tables import (
     checkpoints_table,
-    cosignatures_table,
     log_conflicts_table,
     witnessed_table,
 )
@@ -306,22 +306,11 @@ async def _keep_cosignature(desk: Desk, peer: Nation, talk: LogTalk, line: str) 
         except VardeError as error:
             talk.refusal = f"the cosignature of {peer} is wrong: {error.detail}"
             continue
-        row = {"size": size, "witness": key.name, "line": line, "at": at * 1000}
-        await desk.ledger.write(lambda tx, each=row: _keep_row(tx, each))  # type: ignore[misc] # the default binds the loop's row
+        await keep_cosignature(desk, Cosignature(size, key.name, line, at * 1000))
         talk.refusal = ""
         talk.stored_there = size
         talk.asked = [each for each in talk.asked if each > size]
         return
-
-
-def _keep_row(tx: Transaction, row: dict[str, object]) -> None:
-    tx.connection.execute(
-        delete(cosignatures_table).where(
-            cosignatures_table.c.size == row["size"],
-            cosignatures_table.c.witness == row["witness"],
-        )
-    )
-    tx.connection.execute(insert(cosignatures_table), row)
 
 
 async def _compare_own(desk: Desk, peer: Nation, note: str) -> None:

@@ -30,6 +30,16 @@ class WitnessView(AnswerModel):
     trouble: str | None
 
 
+class OutsideWitnessView(AnswerModel):
+    """A witness of our log that is not a member, as ``outside_witnesses`` in node.toml has it."""
+
+    witness: str
+    url: str
+    size: int | None = Field(description="The newest of our checkpoints that it has cosigned.")
+    at: Time | None
+    trouble: str | None
+
+
 class WitnessedLog(AnswerModel):
     """Another log, as far as we have verified it."""
 
@@ -73,6 +83,15 @@ class WitnessesView(AnswerModel):
                             "trouble": None,
                         }
                     ],
+                    "outside": [
+                        {
+                            "witness": "witness.example",
+                            "url": "https://witness.example/varde",
+                            "size": 104,
+                            "at": EXAMPLE_TIME,
+                            "trouble": None,
+                        }
+                    ],
                     "logs": [
                         {
                             "nation": "FI",
@@ -89,5 +108,6 @@ class WitnessesView(AnswerModel):
 
     log: OwnLog
     witnesses: list[WitnessView]
+    outside: list[OutsideWitnessView]
     logs: list[WitnessedLog]
     conflicts: list[LogConflict]
