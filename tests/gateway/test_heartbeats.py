@@ -17,7 +17,7 @@ from varde.signing import Kind
 from varde_gateway.flow.compose import compose_now
 from varde_gateway.flow.federation import describe_federation
 from varde_gateway.flow.heartbeats import hear
-from varde_gateway.flow.links import LinkState
+from varde_gateway.flow.links import Links, LinkState
 from varde_gateway.flow.refusals import ONE_BY_ONE
 from varde_gateway.flow.trail import list_entries
 from varde_gateway.store.tables import (
@@ -92,6 +92,47 @@ async def test_peers_that_beat_are_live_and_say_whom_they_hear(
     seen = await state(nodes[EE], FI)
     assert (seen["state"], seen["path"], seen["hears"]) == ("live", [], ["LV"])
     assert (await state(nodes[EE], EE))["state"] is None
+
+
+async def test_a_nation_that_is_newly_heard_is_told_to_the_others_within_two_seconds(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    direct, apart = frozenset((EE, FI)), frozenset((LV, FI))
+    clock.forward(10)
+    await exchange_heartbeats([*nodes.values()], [direct, apart])
+    clock.forward(2)
+    await exchange_heartbeats([*nodes.values()], [direct])
+    assert nodes[LV].desk.links.heard(clock.ms) == (EE, FI)
+    assert nodes[EE].desk.links.ways(FI, clock.ms) == ()
+    clock.forward(2)
+    await exchange_heartbeats([*nodes.values()], [direct])
+    assert nodes[EE].desk.links.ways(FI, clock.ms) == (LV,)
+
+
+async def test_a_nation_that_has_begun_anew_is_told_the_ways_within_two_seconds(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    await beats(nodes, clock)
+    nodes[EE].desk.links = Links()
+    clock.forward(1)
+    await exchange_heartbeats([*nodes.values()])
+    assert nodes[EE].desk.links.heard(clock.ms) == ()
+    clock.forward(1)
+    await exchange_heartbeats([*nodes.values()])
+    assert nodes[EE].desk.links.ways(FI, clock.ms) == (LV,)
+
+
+async def test_where_nothing_is_news_everybody_beats_once_in_ten_seconds(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    await beats(nodes, clock)
+    clock.forward(10)
+    await exchange_heartbeats([*nodes.values()])
+    for _ in range(9):
+        clock.forward(1)
+        for node in nodes.values():
+            await node.beat()
+            assert not node.broker.pulses
 
 
 async def test_a_document_that_was_lost_shows_as_a_gap_within_two_heartbeats_and_comes_again(

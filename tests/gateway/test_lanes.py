@@ -1,10 +1,13 @@
 """Urgent before routine, also where ten thousand routine deliveries wait."""
 
+import asyncio
+
 import pytest
 
 from support.federation import FI, a_document_id
 from varde.identifiers import Lane
 from varde.signing import Kind
+from varde_gateway.flow.inbox import BATCH, UrgentFirst
 from varde_gateway.flow.outgoing import MAX_HELD, Job, Outgoing
 
 pytestmark = pytest.mark.asyncio
@@ -57,3 +60,37 @@ async def test_a_delivery_is_held_once_however_often_it_is_offered() -> None:
     outgoing.finish([job(1, Lane.URGENT)])
     outgoing.offer([job(1, Lane.URGENT)])
     assert len(await outgoing.take(10, 0)) == 1
+
+
+async def waits(turn: asyncio.Task[None]) -> bool:
+    """Whether it has not come after everything that could run has run."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+    return not turn.done()
+
+
+async def test_routine_documents_are_not_taken_in_while_whole_batches_of_urgent_ones_wait() -> None:
+    precedence = UrgentFirst()
+    await precedence.take_turn(Lane.URGENT, BATCH)
+    turn = asyncio.create_task(precedence.take_turn(Lane.ROUTINE, BATCH))
+    assert await waits(turn)
+    precedence.end_turn(Lane.URGENT, BATCH)
+    await precedence.take_turn(Lane.URGENT, BATCH - 1)
+    assert await waits(turn)
+    precedence.end_turn(Lane.URGENT, BATCH - 1)
+    assert not await waits(turn)
+
+
+async def test_a_few_urgent_documents_hold_up_nothing() -> None:
+    precedence = UrgentFirst()
+    await precedence.take_turn(Lane.URGENT, BATCH - 1)
+    turn = asyncio.create_task(precedence.take_turn(Lane.ROUTINE, BATCH))
+    assert not await waits(turn)
+    precedence.end_turn(Lane.ROUTINE, BATCH)
+
+
+async def test_a_flood_of_urgent_documents_does_not_stop_the_routine_lane() -> None:
+    precedence = UrgentFirst()
+    await precedence.take_turn(Lane.URGENT, BATCH)
+    async with asyncio.timeout(30):
+        await precedence.take_turn(Lane.ROUTINE, 1)

@@ -28,7 +28,7 @@ from varde_gateway.flow.beacon import run_beacon
 from varde_gateway.flow.bootstrap import take_bootstrap
 from varde_gateway.flow.desk import Desk, HeldKeys, Policy
 from varde_gateway.flow.heartbeats import run_hearing, run_heartbeats
-from varde_gateway.flow.inbox import run_inbox
+from varde_gateway.flow.inbox import UrgentFirst, run_inbox
 from varde_gateway.flow.log_talk import OutsideTalk
 from varde_gateway.flow.notify import EventFeed
 from varde_gateway.flow.offer import run_forgetting_files, run_offering
@@ -154,10 +154,11 @@ async def serve(settings: GatewaySettings) -> None:
         _log.info(
             "gateway starts", nation=nation, url=f"http://{settings.http_host}:{settings.http_port}"
         )
+        precedence = UrgentFirst()
         async with asyncio.TaskGroup() as workers:
             tasks = [
                 workers.create_task(run_outbox(desk, broker)),
-                *(workers.create_task(run_inbox(desk, broker, lane)) for lane in Lane),
+                *(workers.create_task(run_inbox(desk, broker, lane, precedence)) for lane in Lane),
                 workers.create_task(run_beacon(desk, broker)),
                 workers.create_task(run_heartbeats(desk, broker)),
                 workers.create_task(run_hearing(desk, broker)),

@@ -1,6 +1,7 @@
 """The pulse of a node: who is there, what has come through, and what is missing.
 
 Every ten seconds each peer is told how far we have sent and received, and a peer that is not heard is called every two.
+Of a way that we did not have before it is told within two.
 What a peer says is missing is published again from the database; what of a peer's has not come by its second heartbeat is
 asked for. Heartbeats are kept nowhere; what follows from them is recorded. Protocol section 6.5.
 """
@@ -79,6 +80,7 @@ async def beat(desk: Desk, broker: Broker) -> None:
     """Say a heartbeat to every peer whose turn it is."""
     now = desk.ticks()
     desk.links.keep(desk.peers())
+    desk.links.hasten_news(desk.trusted_peers(), now)
     due = [peer for peer in desk.trusted_peers() if desk.links.of(peer, now).beat_at <= now]
     if not due:
         return
@@ -88,6 +90,7 @@ async def beat(desk: Desk, broker: Broker) -> None:
     for peer, raw in raws.items():
         link = desk.links.of(peer, now)
         link.void = ()
+        link.spoke_at = now
         live = desk.links.state(peer, now) is LinkState.LIVE
         link.beat_at = now + 1000 * (HEARTBEAT_SECONDS if live else CALLING_SECONDS)
         await broker.pulse(peer, raw)
@@ -182,6 +185,8 @@ def _compose_one(desk: Desk, peer: Nation, numbers: _Numbers, word: LogWord) -> 
     link = desk.links.of(peer, desk.ticks())
     # Our clock may be set back; the peer would take no heartbeat until it has caught up.
     link.said = max(now, link.said + 1)
+    reaches = desk.links.reaches(desk.ticks(), without=peer)
+    link.promised = frozenset(reaches)
     heartbeat = Heartbeat(
         sequence=link.said,
         sent=numbers.sent,
@@ -192,7 +197,7 @@ def _compose_one(desk: Desk, peer: Nation, numbers: _Numbers, word: LogWord) -> 
             tuple(each for each in link.missing if each[0] > numbers.received_through),
         ),
         void=link.void,
-        reaches=_reaches(desk, peer),
+        reaches={each: others for each, others in reaches.items() if each != desk.nation},
         log=word,
     )
     return compose_now(
@@ -203,11 +208,6 @@ def _compose_one(desk: Desk, peer: Nation, numbers: _Numbers, word: LogWord) -> 
         lane=Lane.URGENT,
         life_seconds=HEARTBEAT_LIFE_SECONDS,
     ).raw
-
-
-def _reaches(desk: Desk, peer: Nation) -> dict[Nation, int]:
-    found = desk.links.reaches(desk.ticks(), without=peer)
-    return {nation: others for nation, others in found.items() if nation != desk.nation}
 
 
 async def _follow(
@@ -238,9 +238,9 @@ async def _follow(
     peer.sent_through = heartbeat.sent.through
     # Nor shall a peer whose clock was ahead be unheard after it was set right.
     peer.sequence = min(heartbeat.sequence, now)
-    peer.reaches = heartbeat.reaches
+    desk.links.take_word(nation, heartbeat.reaches, desk.ticks())
     peer.roster_version = opened.document.roster.version
-    peer.heard_at, peer.heard_wall = desk.ticks(), now
+    peer.heard_wall = now
 
 
 @dataclass(frozen=True, slots=True)

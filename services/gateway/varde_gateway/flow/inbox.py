@@ -1,11 +1,13 @@
 """The fourth step, at the recipient: what the relay carried here is opened, recorded and receipted.
 
-One task a lane, so that a routine backlog never stands before an urgent alert. A batch is opened and its receipts are
+One task a lane, so that a routine backlog never stands before an urgent alert; and while urgent ones wait in numbers, the
+routine lane stands back, but never for long: a flood shall not stop it. A batch is opened and its receipts are
 signed in a thread, then recorded in one transaction; only after the commit does the broker hear that it is done.
 """
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,6 +39,7 @@ BATCH: Final = 64
 WAIT_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 5.0
 BROKER_PAUSE_SECONDS: Final = 1.0
+ROUTINE_PATIENCE_SECONDS: Final = 2.0
 PASSING_REASONS: Final = frozenset({Reason.NEWER_ROSTER, Reason.FROM_THE_FUTURE})
 """Refusals that time may heal: the roster is on its way, or a clock is wrong."""
 
@@ -52,8 +55,31 @@ class _Judged:
     number: tuple[Nation, int, str] | None
 
 
-async def run_inbox(desk: Desk, broker: Broker, lane: Lane) -> None:
-    """Take in one lane for ever."""
+class UrgentFirst:
+    """Has the routine lane stand back while whole batches of urgent messages wait."""
+
+    def __init__(self) -> None:
+        """Nothing waits."""
+        self._few_wait = asyncio.Event()
+        self._few_wait.set()
+
+    async def take_turn(self, lane: Lane, count: int) -> None:
+        """Return when a batch of ``count`` may be taken in."""
+        if lane is Lane.ROUTINE:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ROUTINE_PATIENCE_SECONDS):
+                    await self._few_wait.wait()
+        elif count >= BATCH:
+            self._few_wait.clear()
+
+    def end_turn(self, lane: Lane, count: int) -> None:
+        """A batch of ``count``, or none, was taken in."""
+        if lane is Lane.URGENT and count < BATCH:
+            self._few_wait.set()
+
+
+async def run_inbox(desk: Desk, broker: Broker, lane: Lane, precedence: UrgentFirst) -> None:
+    """Take in one lane for ever; both lanes share the ``precedence``."""
 
     async def one_round() -> None:
         await broker.wait_connected()
@@ -63,8 +89,12 @@ async def run_inbox(desk: Desk, broker: Broker, lane: Lane) -> None:
             _log.warning("inbox waits for the broker", lane=lane.value, detail=error.detail)
             await asyncio.sleep(BROKER_PAUSE_SECONDS)
             return
-        if batch:
-            await take_in(desk, broker, batch)
+        await precedence.take_turn(lane, len(batch))
+        try:
+            if batch:
+                await take_in(desk, broker, batch)
+        finally:
+            precedence.end_turn(lane, len(batch))
 
     await repeat(f"inbox-{lane.value}", one_round, pause_seconds=0)
 

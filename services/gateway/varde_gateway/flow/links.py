@@ -13,6 +13,7 @@ from varde.identifiers import Nation
 from varde.transit import MAX_HOPS
 
 LATE_MS: Final = (HEARTBEAT_SECONDS + 3) * 1000
+SOON_MS: Final = 2_000
 SILENT_MS: Final = 2 * HEARTBEAT_SECONDS * 1000
 
 
@@ -32,8 +33,9 @@ class PeerLink:
     ``since`` is when we began to listen, ``answered_at`` when a receipt of it last came over the direct link.
     ``reaches`` are the nations that it says it hears (0) or has a way to (through so many others), ``sequence`` and
     ``sent_through`` are of its newest heartbeat. ``missing`` and ``void`` are what our next heartbeat tells it, ``said`` is
-    the sequence of our last. ``told`` is the state that was last recorded. ``renumbered`` are the two beginnings of our
-    numbering, the peer's and ours, between which all was sent again.
+    the sequence of our last, ``spoke_at`` its time and ``promised`` whom it said that we reach. ``told`` is the state that
+    was last recorded. ``renumbered`` are the two beginnings of our numbering, the peer's and ours, between which all was
+    sent again.
     """
 
     since: int
@@ -48,6 +50,8 @@ class PeerLink:
     void: tuple[Void, ...] = ()
     beat_at: int = 0
     said: int = 0
+    spoke_at: int = 0
+    promised: frozenset[Nation] = frozenset()
     chain_broken: bool = False
     renumbered: tuple[int, int] | None = None
     told: LinkState = LinkState.LATE
@@ -56,6 +60,10 @@ class PeerLink:
         """Milliseconds since it was heard, or since we began to listen."""
         return now - (self.since if self.heard_at is None else self.heard_at)
 
+    def speak_soon(self) -> None:
+        """Do not wait for the turn of our next heartbeat, nor let one follow the other at once."""
+        self.beat_at = min(self.beat_at, self.spoke_at + SOON_MS)
+
 
 class Links:
     """Every peer's link."""
@@ -63,6 +71,7 @@ class Links:
     def __init__(self) -> None:
         """Nobody was heard yet."""
         self._peers: dict[Nation, PeerLink] = {}
+        self._news = False
 
     def of(self, peer: Nation, now: int) -> PeerLink:
         """The link of a peer, begun ``now`` if there is none."""
@@ -71,6 +80,28 @@ class Links:
     def keep(self, peers: Collection[Nation]) -> None:
         """Forget those who are no peers any more."""
         self._peers = {peer: link for peer, link in self._peers.items() if peer in peers}
+
+    def take_word(self, peer: Nation, reaches: Mapping[Nation, int], now: int) -> None:
+        """A heartbeat of the peer has come, with whom it reaches."""
+        link = self.of(peer, now)
+        before, reached = link.reaches.keys(), reaches.keys()
+        self._news |= self.state(peer, now) is not LinkState.LIVE or not reached <= before
+        if not before <= reached:
+            # It may have begun anew, and have no way to anybody before it hears us.
+            link.speak_soon()
+        link.reaches, link.heard_at = reaches, now
+
+    def hasten_news(self, peers: Collection[Nation], now: int) -> None:
+        """Speak soon to those of ``peers`` who count on us for fewer nations than we reach.
+
+        After a start, and when a link is cut, they may need the way before our next turn.
+        """
+        if self._news:
+            self._news = False
+            for peer in peers:
+                link = self.of(peer, now)
+                if not self.reaches(now, without=peer).keys() <= link.promised:
+                    link.speak_soon()
 
     def state(self, peer: Nation, now: int) -> LinkState:
         """How the peer is heard now."""
