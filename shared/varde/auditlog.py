@@ -72,6 +72,7 @@ class AuditKind(StrEnum):
     ARCHIVED = "archived"
     ATTACHMENT_COMPLETE = "attachment_complete"
     ATTACHMENT_FAILED = "attachment_failed"
+    BROKER_RESTARTED = "broker_restarted"
 
 
 _AUDITKINDS: Final = tuple(AuditKind)

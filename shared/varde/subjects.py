@@ -25,6 +25,12 @@ PART_ANSWERS: Final = "node.part.answer"
 PARTS_ASKED: Final = "part.get.*"
 """Where our relay hears what the peers ask for."""
 
+BROKER_STUCK: Final = "node.broker.stuck"
+"""Where our gateway tells our relay which streams our broker stores nothing in, although it answers."""
+
+BROKER_RESTARTED: Final = b"restarted"
+"""The relay's answer where it has made the broker restart; any other says in words why not."""
+
 PULSES_IN: Final = "pulse.in.*"
 """Heartbeats that our relay has heard; stored nowhere."""
 

@@ -1,7 +1,5 @@
 """A disk that is really full: nothing is answered 202 that is not there, and the node goes on when there is room."""
 
-import contextlib
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,38 +7,25 @@ import pytest
 
 from support.alerts import sample_alert
 from support.desks import running_office
+from support.disks import fill, small_disk
 
 BODY = {"to": ["FI"], "tlp": "GREEN", "alert": sample_alert()}
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MB of its own; needs root, as mounting does."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], check=True)
-    try:
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk") as place:
         yield place
-    finally:
-        subprocess.run(["umount", "--lazy", place], check=True)
-
-
-def fill(disk: Path) -> Path:
-    ballast = disk / "ballast"
-    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
-    return ballast
 
 
 @pytest.mark.asyncio
 async def test_a_full_disk_is_a_503_and_nothing_that_was_accepted_is_missing(
-    small_disk: Path,
+    disk: Path,
 ) -> None:
-    async with running_office(f"sqlite:///{small_disk / 'node.db'}") as office:
+    async with running_office(f"sqlite:///{disk / 'node.db'}") as office:
         await office.post("/v1/alerts", "operator", json=BODY)
         accepted: list[str] = []
-        ballast = fill(small_disk)
+        ballast = fill(disk)
         for _ in range(200):
             answer = await office.post("/v1/alerts", "operator", json=BODY)
             if answer.status_code == 503:

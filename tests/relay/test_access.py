@@ -40,7 +40,7 @@ def test_every_unsuspended_peer_has_exactly_its_permissions_and_nobody_else_has_
         ' "node.part.answer.>", "_R_.>"] }' in text
     )
     assert (
-        'subscribe: { allow: ["node.roster.update", "node.part.get", "part.get.*", "_INBOX_EE.>"] }'
+        'subscribe: { allow: ["node.roster.update", "node.part.get", "part.get.*", "node.broker.stuck", "_INBOX_EE.>"] }'
         in text
     )
 

@@ -39,6 +39,7 @@ from varde_gateway.flow.overdue import run_forgetting, run_overdue
 from varde_gateway.flow.prekeys import load_prekeys, run_prekeys
 from varde_gateway.flow.retention import run_retention
 from varde_gateway.flow.rosters import load_trust, read_rosters_file, rosters_for_relay
+from varde_gateway.flow.store_watch import run_store_watch
 from varde_gateway.flow.trail import check_stored_log, run_checkpoints
 from varde_gateway.flow.trust_followers import run_trust_followers
 from varde_gateway.flow.users import run_access_ends
@@ -159,6 +160,7 @@ async def serve(settings: GatewaySettings) -> None:
             tasks = [
                 workers.create_task(run_outbox(desk, broker)),
                 *(workers.create_task(run_inbox(desk, broker, lane, precedence)) for lane in Lane),
+                workers.create_task(run_store_watch(desk, broker)),
                 workers.create_task(run_beacon(desk, broker)),
                 workers.create_task(run_heartbeats(desk, broker)),
                 workers.create_task(run_hearing(desk, broker)),

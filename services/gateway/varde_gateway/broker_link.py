@@ -28,10 +28,12 @@ from varde.identifiers import Lane, Nation, parse_nation
 from varde.subjects import (
     BLOBS,
     BLOBS_SUBJECTS,
+    BROKER_STUCK,
     INBOX,
     INBOX_SUBJECTS,
     OUTBOX,
     OUTBOX_SUBJECTS,
+    PARTS_WANTED,
     PULSES_IN,
     blob_subject,
     gateway_consumer,
@@ -40,7 +42,15 @@ from varde.subjects import (
     peer_consumer,
     pulse_out,
 )
-from varde_gateway.broker_wire import Live, NoStream, count_in, error_code, error_text
+from varde_gateway.broker_probe import streams_without_store
+from varde_gateway.broker_wire import (
+    Live,
+    NoStream,
+    Unstored,
+    count_in,
+    error_code,
+    error_text,
+)
 from varde_gateway.flow.ports import BrokerError, BrokerUnavailable, Carried, Outbound
 
 LONGEST_PAUSE_SECONDS: Final = 0.8
@@ -59,6 +69,8 @@ GATEWAY_ACK_WAIT_SECONDS: Final = {Lane.URGENT: 5, Lane.ROUTINE: 20}
 MAX_PULSES_HELD: Final = 256
 PART_SECONDS: Final = 25.0
 """A little longer than our relay waits for the peer."""
+
+RELAY_SECONDS: Final = 3.0
 
 ROSTER_GET: Final = "node.roster.get"
 ROSTER_UPDATE: Final = "node.roster.update"
@@ -106,6 +118,8 @@ class BrokerLink:
         self._up = asyncio.Event()
         self._mending = asyncio.Lock()
         self._trouble = ""
+        self._unstored = asyncio.Event()
+        self._storing_trouble = ""
         self._pulses: asyncio.Queue[tuple[Nation, bytes]] = asyncio.Queue(MAX_PULSES_HELD)
         self._group = asyncio.TaskGroup()
         self._keeper: asyncio.Task[None] | None = None
@@ -147,7 +161,7 @@ class BrokerLink:
             again = await live.publish_many([messages[index] for index in lost])
             for index, error in zip(lost, again, strict=True):
                 errors[index] = error
-        return errors
+        return self._hear_unstored(errors)
 
     async def fetch(self, lane: Lane, batch: int, wait_seconds: float) -> list[Carried]:
         """Up to ``batch`` messages of one lane, as soon as there is one; empty after ``wait_seconds``."""
@@ -168,6 +182,24 @@ class BrokerLink:
         """The next heartbeat that our relay heard, and at whose broker."""
         return await self._pulses.get()
 
+    async def wait_unstored(self) -> None:
+        """Return when something was published and not stored since the last return."""
+        await self._unstored.wait()
+        self._unstored.clear()
+
+    async def streams_without_store(self) -> list[str]:
+        """The streams that take nothing more, by trying; ``BrokerError`` where our broker is not connected."""
+        return await streams_without_store(self._require_live())
+
+    def name_storing_trouble(self, trouble: str) -> None:
+        """What those whose messages are not stored are told from now on; empty when it is over."""
+        self._storing_trouble = trouble
+
+    async def ask_restart(self, streams: Sequence[str]) -> bytes:
+        """What our relay says to a broker that stores nothing in ``streams``; ``BrokerError`` where it says nothing."""
+        told = " ".join(streams).encode()
+        return await self._require_live().ask_relay(BROKER_STUCK, told, RELAY_SECONDS)
+
     async def backlog(self, recipient: Nation, lane: Lane) -> int:
         """How many messages the recipient has not fetched and acknowledged yet."""
         consumer = peer_consumer(recipient, lane)
@@ -178,7 +210,7 @@ class BrokerLink:
         """A part of a blob from the broker of ``at``, by our relay; ``BrokerError`` where that cannot be asked."""
         wanted = format_part_request(PartRequest(blob, part, at))
         try:
-            answer = await self._require_live().request_part(wanted, PART_SECONDS)
+            answer = await self._require_live().ask_relay(PARTS_WANTED, wanted, PART_SECONDS)
             return parse_part_answer(answer)
         except NoStream:
             raise BrokerUnavailable("our relay is not connected to our broker") from None
@@ -288,6 +320,15 @@ class BrokerLink:
 
     def _not_connected(self) -> BrokerUnavailable:
         return BrokerUnavailable(f"our broker is not connected: {self._trouble or 'starting'}")
+
+    def _hear_unstored(self, errors: list[BrokerError | None]) -> list[BrokerError | None]:
+        if not any(isinstance(each, Unstored) for each in errors):
+            return errors
+        self._unstored.set()
+        trouble = self._storing_trouble
+        return [
+            Unstored(trouble) if trouble and isinstance(each, Unstored) else each for each in errors
+        ]
 
     def _hear(self, trouble: str) -> None:
         # A broker that stays away is one line in the log, not one per try.

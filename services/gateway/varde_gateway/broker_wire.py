@@ -21,7 +21,7 @@ from nats.aio.msg import Msg
 
 from varde.errors import Malformed
 from varde.identifiers import Lane, parse_nation
-from varde.subjects import INBOX, PART_ANSWERS, PARTS_WANTED, gateway_consumer
+from varde.subjects import INBOX, PART_ANSWERS, gateway_consumer
 from varde.transit import TRANSIT_HEADER, format_transit, parse_transit
 from varde_gateway.flow.ports import (
     BrokerError,
@@ -42,7 +42,8 @@ MAX_FETCH_BYTES: Final = 8 * 1024 * 1024
 
 _NANOSECONDS: Final = 1_000_000_000
 _STORE_FAILED: Final = 10077
-"""JetStream's error code for a stream at one of its limits (discard new)."""
+"""JetStream's error code for what was not stored: at a limit of the stream (discard new), or by a fault of the disk."""
+_AT_LIMIT: Final = "maximum "
 
 _REPLY: Final = re.compile(
     r"\$JS\.ACK\.(?:[^.]+\.[^.]+\.)?[^.]+\.[^.]+"
@@ -54,6 +55,10 @@ _log = structlog.get_logger("broker")
 
 class NoStream(BrokerUnavailable):
     """Connected, but the stream or consumer is gone."""
+
+
+class Unstored(BrokerUnavailable):
+    """Connected, but a message was not stored: no answer in time, or a fault of the store. No limit was reached."""
 
 
 class Live:
@@ -165,15 +170,21 @@ class Live:
             await asyncio.wait(answers, timeout=ANSWER_TIMEOUT_SECONDS)
         return [_error_of(answer) for answer in answers]
 
+    async def store(self, subject: str, raw: bytes, timeout_seconds: float) -> int:
+        """Store one message without an identifier; its sequence number in the stream."""
+        answer = await self._request(subject, raw, None)
+        await asyncio.wait([answer], timeout=timeout_seconds)
+        return count_in(_acknowledged(answer), "seq")
+
     async def ask(self, call: str, body: dict[str, object]) -> dict[str, object]:
         """One call of the JetStream API; its answer, with the ``error`` member where there is one."""
         answer = await self._request(f"$JS.API.{call}", json.dumps(body).encode(), None)
         await asyncio.wait([answer], timeout=ANSWER_TIMEOUT_SECONDS)
         return _read(answer)
 
-    async def request_part(self, raw: bytes, timeout_seconds: float) -> bytes:
+    async def ask_relay(self, subject: str, raw: bytes, timeout_seconds: float) -> bytes:
         """Our relay's answer; ``NoStream`` where it does not listen, ``BrokerUnavailable`` after the time-out."""
-        answer = await self._request(PARTS_WANTED, raw, None, self._parts_base)
+        answer = await self._request(subject, raw, None, self._parts_base)
         await asyncio.wait([answer], timeout=timeout_seconds)
         return _answered(answer).data
 
@@ -325,13 +336,23 @@ def _read(answer: asyncio.Future[Msg]) -> dict[str, object]:
 
 def _error_of(answer: asyncio.Future[Msg]) -> BrokerError | None:
     try:
-        said = _read(answer)
+        _acknowledged(answer)
     except BrokerError as error:
         return error
+    return None
+
+
+def _acknowledged(answer: asyncio.Future[Msg]) -> dict[str, object]:
+    if not answer.done():
+        answer.cancel()
+        raise Unstored("our broker did not answer in time")
+    said = _read(answer)
     if "error" not in said:
-        return None
+        return said
     detail = error_text(said)
-    return BrokerFull(detail) if error_code(said) == _STORE_FAILED else BrokerUnavailable(detail)
+    if error_code(said) != _STORE_FAILED:
+        raise BrokerUnavailable(detail)
+    raise BrokerFull(detail) if detail.startswith(_AT_LIMIT) else Unstored(detail)
 
 
 def error_code(said: dict[str, object]) -> int:

@@ -40,6 +40,11 @@ class Metrics:
             ["nation"],
             registry=self.registry,
         )
+        self.broker_stores = Gauge(
+            "varde_broker_stores",
+            "Our own broker answers and stores what it is given",
+            registry=self.registry,
+        )
         self.requests = Histogram(
             "varde_request_seconds",
             "HTTP requests by route and status",

@@ -14,6 +14,7 @@ from varde.roster import Trust
 from varde.subjects import (
     BLOBS,
     BLOBS_SUBJECTS,
+    BROKER_STUCK,
     PART_ANSWERS,
     PARTS_ASKED,
     PARTS_WANTED,
@@ -79,7 +80,7 @@ def access_config(trust: Trust, me: Nation, local: LocalUsers) -> str:
             f"{PART_ANSWERS}.>",
             _ANSWERS_TO_PEERS,
         ],
-        [ROSTER_UPDATE, PARTS_WANTED, PARTS_ASKED, f"{reply_prefix(me)}.>"],
+        [ROSTER_UPDATE, PARTS_WANTED, PARTS_ASKED, BROKER_STUCK, f"{reply_prefix(me)}.>"],
     )
     exports: list[str] = []
     accounts: list[str] = []

@@ -20,6 +20,7 @@ from varde.subjects import reply_prefix
 from varde_relay.book import RosterBook
 from varde_relay.health import HealthServer
 from varde_relay.home import Home
+from varde_relay.keeper import Keeper
 from varde_relay.link import Pace
 from varde_relay.links import Links, host_of
 from varde_relay.nats_link import Endpoint
@@ -78,6 +79,14 @@ async def serve(settings: Settings) -> None:
         clock=time.time,  # noqa: TID251 -- the real clock enters here
     )
     parts = Parts(me, home, links)
+    keeper = Keeper(
+        home,
+        state,
+        store_dir=settings.path(settings.broker.store_dir),
+        pid_file=settings.path(settings.broker.pid_file),
+        may_restart=settings.broker.restart_stuck,
+        clock=time.monotonic,
+    )
     health = HealthServer(state, settings.health_host, settings.health_port)
     await book.load()
     _log.info("relay.starts", nation=me, roster=book.version, links=len(settings.links))
@@ -86,7 +95,10 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with asyncio.TaskGroup() as workers:
-        tasks = [workers.create_task(worker.run()) for worker in (health, book, parts, home, links)]
+        tasks = [
+            workers.create_task(worker.run())
+            for worker in (health, book, parts, keeper, home, links)
+        ]
         await stop.wait()
         for task in tasks:
             task.cancel()

@@ -47,12 +47,25 @@ def reload_broker(
     pid_file: Path, *, send_signal: Callable[[int, signal.Signals], None] = os.kill
 ) -> None:
     """Make the broker read its configuration again; connections of users that are gone are ended by it."""
+    _signal_broker(pid_file, signal.SIGHUP, send_signal)
+
+
+def end_broker(
+    pid_file: Path, *, send_signal: Callable[[int, signal.Signals], None] = os.kill
+) -> None:
+    """Make the broker write down what it has and end; whoever runs it starts it again."""
+    _signal_broker(pid_file, signal.SIGTERM, send_signal)
+
+
+def _signal_broker(
+    pid_file: Path, number: signal.Signals, send_signal: Callable[[int, signal.Signals], None]
+) -> None:
     try:
         pid = int(pid_file.read_text("ascii").strip())
-        # After a crash the number may belong to another process, which SIGHUP would end.
+        # After a crash the number may belong to another process, which the signal would end.
         name = Path(f"/proc/{pid}/comm").read_text("utf-8").strip()
         if name != _BROKER_PROCESS:
             raise BrokerNotSignalled(f"process {pid} is {name}, not {_BROKER_PROCESS}")
-        send_signal(pid, signal.SIGHUP)
+        send_signal(pid, number)
     except (OSError, ValueError) as error:
         raise BrokerNotSignalled(f"{pid_file.name}: {error}") from error

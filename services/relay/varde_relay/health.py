@@ -98,6 +98,8 @@ class _RelayCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         state = self._state
         yield _gauge("home_connected", "Our own broker answers.", float(state.home_connected))
+        stores = float(state.home_connected and not state.broker_trouble)
+        yield _gauge("broker_stores", "Our own broker stores what it is given.", stores)
         yield _gauge("roster_version", "The verified roster in use.", state.roster_version)
         yield _gauge("roster_expires_at", "Its expiry, Unix seconds.", state.roster_expires_at)
         up = GaugeMetricFamily(
@@ -162,10 +164,16 @@ class _RelayCollector(Collector):
 def _ready_page(state: RelayState) -> dict[str, object]:
     return {
         "status": "ready" if state.ready else "not ready",
-        "broker": "connected" if state.home_connected else state.home_error or "not connected",
+        "broker": _broker_page(state),
         "roster": state.roster_version,
         "links": {peer: _link_page(link) for peer, link in sorted(state.links.items())},
     }
+
+
+def _broker_page(state: RelayState) -> str:
+    if not state.home_connected:
+        return state.home_error or "not connected"
+    return state.broker_trouble or "connected"
 
 
 def _link_page(link: LinkState) -> dict[str, object]:

@@ -18,7 +18,9 @@ from varde_relay.nats_link import (
     Inbound,
     LinkDown,
     LinkError,
+    NoAnswer,
     Question,
+    StreamFull,
     keep_connected,
 )
 from varde_relay.state import RelayState
@@ -87,7 +89,13 @@ class Home:
         """Store each; one answer each, in order, ``LinkDown`` when not connected."""
         if self._connection is None:
             return [LinkDown("our own broker is not connected") for _ in messages]
-        return await self._connection.publish_many(messages)
+        begun = asyncio.get_running_loop().time()
+        answers = await self._connection.publish_many(messages)
+        if answers and all(isinstance(each, NoAnswer) for each in answers):
+            self._state.unstored_since = self._state.unstored_since or begun
+        elif any(each is None or isinstance(each, StreamFull) for each in answers):
+            self._state.unstored_since = None
+        return answers
 
     async def say(self, subject: str, raw: bytes) -> None:
         """Tell the gateway something that nobody keeps; nothing when not connected."""
@@ -129,6 +137,7 @@ class Home:
     def _hear_down(self, detail: str) -> None:
         self._connection = None
         self._state.home_connected = False
+        self._state.forget_stuck()
         self._up.clear()
         self._hear_trouble(detail)
 

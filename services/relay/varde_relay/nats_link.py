@@ -35,7 +35,8 @@ _MESSAGE_ID: Final = "Nats-Msg-Id"
 _STATUS: Final = "Status"
 _NO_RESPONDERS: Final = "503"
 _STORE_FAILED: Final = 10077
-"""JetStream's error code for a stream at one of its limits (discard new)."""
+"""JetStream's error code for what was not stored: at a limit of the stream (discard new), or by a fault of the disk."""
+_AT_LIMIT: Final = "maximum "
 _PERMISSIONS: Final = re.compile(r"permissions violation", re.IGNORECASE)
 
 
@@ -352,4 +353,5 @@ def _stored(answer: asyncio.Future[Msg]) -> LinkError | None:
     if refusal is None:
         return None
     detail = str(refusal.get("description", "refused without a reason"))
-    return StreamFull(detail) if refusal.get("err_code") == _STORE_FAILED else NoAnswer(detail)
+    full = refusal.get("err_code") == _STORE_FAILED and detail.startswith(_AT_LIMIT)
+    return StreamFull(detail) if full else NoAnswer(detail)

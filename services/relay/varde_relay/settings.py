@@ -40,7 +40,10 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class BrokerSettings(BaseModel):
-    """Our own broker's files and limits; used by ``access`` and ``broker``, and to make it read its access list."""
+    """Our own broker's files and limits; used by ``access`` and ``broker``, and to make it read its access list.
+
+    ``restart_stuck`` ends a broker that stores nothing any more; whoever runs it must start it again.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,6 +58,7 @@ class BrokerSettings(BaseModel):
     pid_file: Path = Path("../broker/nats.pid")
     max_store_bytes: int = Field(default=8 * 1024**3, ge=1024**2)
     sync_always: bool = False
+    restart_stuck: bool = True
 
 
 class Settings(BaseSettings):

@@ -31,15 +31,28 @@ class LinkState:
 
 @dataclass(slots=True)
 class RelayState:
-    """The whole relay."""
+    """The whole relay.
+
+    ``unstored_since`` is since when our broker has stored nothing that we gave it, ``told_stuck_at`` when the gateway last
+    said the same of ``stuck_streams``; both in seconds of a clock that never steps. ``broker_trouble`` is for a person.
+    """
 
     home_connected: bool = False
     home_error: str = ""
+    unstored_since: float | None = None
+    told_stuck_at: float | None = None
+    stuck_streams: tuple[str, ...] = ()
+    broker_trouble: str = ""
     roster_version: int = 0
     roster_expires_at: int = 0
     links: dict[Nation, LinkState] = field(default_factory=dict)
 
     @property
     def ready(self) -> bool:
-        """Whether documents can flow: our broker answers and a roster is verified."""
-        return self.home_connected and self.roster_version > 0
+        """Whether documents can flow: our broker answers and stores, and a roster is verified."""
+        return self.home_connected and not self.broker_trouble and self.roster_version > 0
+
+    def forget_stuck(self) -> None:
+        """What was known of a broker that is gone, or was restarted."""
+        self.unstored_since = self.told_stuck_at = None
+        self.stuck_streams, self.broker_trouble = (), ""

@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
+import httpx
 import typer
 from cryptography import x509
 from rich.console import Console
@@ -27,6 +28,7 @@ from varde.note import parse_vkey
 from varde.roster import Roster, extend_chain
 from varde_gateway.cli.command import JsonOption, make_app, print_json
 from varde_gateway.cli.exits import Exit
+from varde_gateway.flow.storing import STORES_NOTHING
 from varde_gateway.keyring import Keyring, open_keystore
 from varde_gateway.keystore_file import KeystoreError
 from varde_gateway.private_files import ExposedFileError, read_private
@@ -50,6 +52,7 @@ DISK_WARNING_BYTES: Final = 2 * 1024**3
 DISK_FAILURE_BYTES: Final = 256 * 1024**2
 _MAX_ROSTERS_BYTES: Final = 256 * 1024 * 1024
 _CLOCK_NOT_SYNCHRONISED: Final = 5
+_ANSWER_SECONDS: Final = 3.0
 _TIMEX_BYTES: Final = 512
 _DAY: Final = 24 * 3600
 _PRIVATE: Final = (
@@ -143,6 +146,7 @@ def examine(home: Path, now: int) -> Iterator[Finding]:
         )
         return
     yield from check_parts(place)
+    yield from check_storing(place)
     yield check_prekeys(settings, now)
     yield from check_outside_witnesses(settings, now)
 
@@ -317,6 +321,26 @@ def check_parts(place: NodePlace) -> Iterator[Finding]:
             yield Finding(
                 part, Level.FAIL if any(ready.values()) else Level.WARN, "does not run", advice
             )
+
+
+def check_storing(place: NodePlace) -> Iterator[Finding]:
+    """The broker stores what the gateway gives it; only a gateway that runs can say so."""
+    try:
+        answer = httpx.get(f"{place.url}/health/ready", timeout=_ANSWER_SECONDS)
+        broker = str(answer.json()["checks"]["broker"])
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return
+    if not broker.startswith(STORES_NOTHING):
+        if broker == "ok":
+            yield Finding("storing", Level.OK, "the broker stores what it is given")
+        return
+    yield Finding(
+        "storing",
+        Level.FAIL,
+        f"the broker {broker}",
+        f"Make room on the file system of {place.home / 'broker' / 'store'}; the broker is restarted by itself then. "
+        f"Where it is not within a minute, restart it; {place.home / 'logs' / 'broker.log'} says why it stores nothing.",
+    )
 
 
 def check_prekeys(settings: GatewaySettings, now: int) -> Finding:

@@ -20,6 +20,7 @@ from varde_gateway.flow.log_talk import Logs, OutsideTalk
 from varde_gateway.flow.outgoing import Outgoing
 from varde_gateway.flow.refusals import Refusals
 from varde_gateway.flow.remembered import Remembered
+from varde_gateway.flow.storing import Storing
 from varde_gateway.store.ledger import Ledger
 
 MAX_HANDED_ON: Final = 20_000
@@ -90,6 +91,7 @@ class Desk:
     refusals: Refusals = field(default_factory=Refusals)
     logs: Logs = field(default_factory=Logs)
     outside: tuple[OutsideTalk, ...] = ()
+    storing: Storing = field(default_factory=Storing)
     handed_on: Remembered[tuple[str, str]] = field(
         default_factory=lambda: Remembered(MAX_HANDED_ON)
     )

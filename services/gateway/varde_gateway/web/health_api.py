@@ -30,10 +30,10 @@ async def live(parts: Node) -> Response:
     },
 )
 async def ready(parts: Node) -> Response:
-    """Whether the database and the broker answer. Without the broker alerts are still accepted, and wait."""
+    """Whether the database answers, and the broker answers and stores. Without the broker alerts are still accepted, and wait."""
     checks: JsonObject = {
         "database": await _check_database(parts),
-        "broker": "ok" if parts.broker.connected() else "not connected",
+        "broker": _check_broker(parts),
     }
     works = all(each == "ok" for each in checks.values())
     answer: JsonObject = {
@@ -57,7 +57,15 @@ async def metrics(parts: Node) -> Response:
         assert isinstance(member, dict)
         undelivered = require_integer(member["undelivered"], "undelivered")
         parts.metrics.open_deliveries.labels(member["nation"]).set(undelivered)
+    stores = parts.broker.connected() and not parts.desk.storing.trouble
+    parts.metrics.broker_stores.set(float(stores))
     return Response(generate_latest(parts.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _check_broker(parts: Node) -> str:
+    if not parts.broker.connected():
+        return "not connected"
+    return parts.desk.storing.trouble or "ok"
 
 
 async def _check_database(parts: Node) -> str:
