@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Check a Varde log export or the evidence of an alert, offline. One file, to be read before it is believed.
 
-It needs Python 3.11 or newer, its standard library, and the package ``cryptography`` (50 or newer: Ed25519, ML-DSA-65).
+It needs Python 3.11 or newer, its standard library, and the package ``cryptography`` (50 or newer: Ed25519, ML-DSA-44, ML-DSA-65).
 It shares no code with Varde: it is written from the protocol's text (shared/README.md, whose sections are named below), so
 that an error in the one shows as a disagreement with the other. It opens no connection and writes no file. It trusts the
 fingerprint of the first roster, which your nation was told out of band and you give with --genesis, and follows the
@@ -29,7 +29,7 @@ from datetime import UTC, datetime
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey, MLDSA65PublicKey
 
 MOST, LAST_SECOND, SKEW, WEEK = 2**53 - 1, 253_402_300_799, 300, 7 * 24 * 3600
 LINE, BUNDLE, FINDINGS, COSIGNED = 4 * 1024 * 1024, 512 * 1024 * 1024, 100, 64
@@ -220,14 +220,32 @@ def is_signed(key_class, public, signature, message):
     return True
 
 
+KEYS = {b"\x01": 32, b"\x04": 32, b"\x06": 1312}  # type: length of the public key
+
+
 def read_vkey(text):
     """``(name, type, public key, key id)`` of name+hex(key id)+base64(type || public key)."""
     parts = text.split("+", 2)
     raw = plain_base64(parts[2]) if len(parts) == 3 else b""
-    need(parts[0] and len(raw) == 33, "not a verifier key")
+    need(parts[0] and KEYS.get(raw[:1]) == len(raw) - 1, "not a verifier key")
     key_id = sha256(parts[0].encode(), b"\n", raw)[:4]
     need(key_id.hex() == parts[1], "the key id is not computed from the key")
-    return parts[0], raw[0], ed25519_key(raw[1:]), key_id
+    return parts[0], raw[0], raw[1:] if raw[0] == 6 else ed25519_key(raw[1:]), key_id
+
+
+def log_key(ed25519, ml_dsa_44):
+    """The two keys of one log (types 0x01 and 0x06), both under its name."""
+    need((ed25519[1], ml_dsa_44[1]) == (1, 6), "a log has an Ed25519 and an ML-DSA-44 key")
+    need(ed25519[0] == ml_dsa_44[0], "the two keys of a log have different names")
+    return ed25519, ml_dsa_44
+
+
+def log_keys_of(vkeys):
+    """Pairs from a list in which the ML-DSA-44 key of each log follows its Ed25519 key."""
+    keys = [read_vkey(each) for each in vkeys]
+    need(len(keys) % 2 == 0, "a log has two keys: its ML-DSA-44 key follows its Ed25519 key")
+    pairs = zip(keys[::2], keys[1::2], strict=True)
+    return list(dict.fromkeys(log_key(*each) for each in pairs))
 
 
 def read_pair(value):
@@ -271,6 +289,9 @@ def check_signatures(payload, signatures, kind, pair, member=None):
 # Section 4.3: who belongs to the federation with which keys, by whose votes.
 
 
+LOG_ALGORITHMS = ("Ed25519", "ML-DSA-44")
+
+
 def read_seat(value):
     names = "nation standing name broker ca relay log witness signing voting"
     members(value, names.split(), "member")
@@ -278,10 +299,13 @@ def read_seat(value):
     need(value["standing"] in ("member", "observer"), "a standing is neither member nor observer")
     votes = value["voting"] is not None
     need((value["standing"] == "member") == votes, "members have voting keys, observers have none")
-    log, witness = read_vkey(string(value["log"], "log")), read_vkey(string(value["witness"], "w"))
-    need((log[1], witness[1]) == (1, 4), "a log's or witness's key is of another type")
+    vkeys = members(value["log"], ("Ed25519", "ML-DSA-44"), "log")
+    log = log_key(*(read_vkey(string(vkeys[each], "log", 4096)) for each in LOG_ALGORITHMS))
+    witness = read_vkey(string(value["witness"], "witness"))
+    need(witness[1] == 4, "a witness's key is of another type")
     signing, voting = read_pair(value["signing"]), read_pair(value["voting"]) if votes else None
-    keys = [*signing[:2], *(voting or ())[:2], log[2], witness[2], value["relay"], value["ca"]]
+    keys = [*signing[:2], *(voting or ())[:2], log[0][2], log[1][2], witness[2]]
+    keys += [value["relay"], value["ca"]]
     seat = {"log": log, "witness": witness, "signing": signing, "voting": voting}
     return seat | {"keys": keys, "value": value}
 
@@ -301,7 +325,7 @@ def read_roster(payload):
     in_order = [each["nation"] for each in listed] == sorted(seats)
     need(in_order, "the members are not sorted, or a nation has two seats")
     keys = [key for seat in seats.values() for key in seat["keys"]]
-    names = [seat[each][0] for seat in seats.values() for each in ("log", "witness")]
+    names = [key[0] for seat in seats.values() for key in (seat["log"][0], seat["witness"])]
     need(len(set(keys)) == len(keys), "a key occurs twice in the roster")
     need(len(set(names)) == len(names), "two members have one log or witness name")
     voters = {nation: seat["voting"] for nation, seat in seats.items() if seat["voting"]}
@@ -377,7 +401,7 @@ class Rosters:
         return roster
 
     def log_keys(self, nation):
-        """Every key that a roster gave to the nation's log, the newest first."""
+        """Every pair of keys that a roster gave to the nation's log, the newest first."""
         seats = [each["seats"].get(nation) for each in reversed(self.chain)]
         return list(dict.fromkeys(seat["log"] for seat in seats if seat))
 
@@ -397,12 +421,32 @@ def read_note(raw):
 def line_of(lines, key):
     """What follows the key id in the one line of this key; nothing where it has none."""
     found = [blob[4:] for name, blob in lines if (name, blob[:4]) == (key[0], key[3])]
-    need(len(found) <= 1, f"{len(found)} signatures by {key[0]} where one is due")
+    algorithm = "ML-DSA-44" if key[1] == 6 else "Ed25519"
+    need(len(found) <= 1, f"{len(found)} {algorithm} signatures by {key[0]} where one is due")
     return found[0] if found else None
 
 
+def check_log_lines(text, lines, key, size, root):
+    """The log itself signs twice: the text with Ed25519; name, time, size and root with ML-DSA-44."""
+    ed25519, ml_dsa_44 = key
+    signature = line_of(lines, ed25519)
+    need(signature is not None, f"0 Ed25519 signatures by {ed25519[0]} where one is due")
+    genuine = is_signed(Ed25519PublicKey, ed25519[2], signature, text.encode())
+    need(genuine, f"the Ed25519 signature of {ed25519[0]} is wrong")
+    blob = line_of(lines, ml_dsa_44)
+    need(blob is not None, f"0 ML-DSA-44 signatures by {ed25519[0]} where one is due")
+    need(0 < int.from_bytes(blob[:8], "big") < 2**63, "the time of the cosignature is out of range")
+    name = ed25519[0].encode()
+    need(len(name) <= 255, "the origin is empty or too long")
+    named = bytes([len(name)]) + name
+    state = bytes(8) + size.to_bytes(8, "big") + root
+    message = b"subtree/v1\n\0" + named + blob[:8] + named + state
+    genuine = is_signed(MLDSA44PublicKey, ml_dsa_44[2], blob[8:], message)
+    need(genuine, f"the ML-DSA-44 signature of {ed25519[0]} is wrong")
+
+
 def open_checkpoint(raw, keys):
-    """Origin, size and root of a note that one of the log's keys signed."""
+    """Origin, size and root of a note that one pair of the log's keys signed."""
     refusal = Wrong("no key of the log is known")
     for key in keys:
         try:
@@ -413,11 +457,8 @@ def open_checkpoint(raw, keys):
             root = plain_base64(parts[2], 32)
             empty = parts[1] != "0" or root == sha256()
             need(empty, "an empty log with a root of something")
-            need(parts[0] == key[0], f"the checkpoint is of {parts[0]!r}")
-            signature = line_of(lines, key)
-            need(signature is not None, f"0 signatures by {key[0]} where one is due")
-            genuine = is_signed(Ed25519PublicKey, key[2], signature, text.encode())
-            need(genuine, f"the signature of {key[0]} is wrong")
+            need(parts[0] == key[0][0], f"the checkpoint is of {parts[0]!r}")
+            check_log_lines(text, lines, key, int(parts[1]), root)
             return parts[0], int(parts[1]), root
         except Wrong as error:
             refusal = error
@@ -436,7 +477,7 @@ def witnesses_of(raw, roster, owner, now):
             need(0 < at < 2**63, "the time of the cosignature is out of range")
             message = f"cosignature/v1\ntime {at}\n{text}".encode()
             genuine = is_signed(Ed25519PublicKey, key[2], blob[8:], message)
-            need(genuine, f"the signature of {key[0]} is wrong")
+            need(genuine, f"the Ed25519 signature of {key[0]} is wrong")
             if at <= now + SKEW:
                 found[nation] = at
     return {"nations": found, "others": len(others), "needed": len(others) // 2 + 1}
@@ -930,11 +971,8 @@ class Log:
         self.origin = string(header["origin"], "origin")
         self.nation = matching(NATION, header["nation"], "the header names no nation")
         self.federation = string(header["federation"], "federation")
-        own = [
-            read_vkey(string(each, "vkey", 4096)) for each in items(header["vkeys"], "vkeys", 128)
-        ]
-        self.told = self.of_log(read_vkey(each) for each in keys)
-        self.own = self.of_log(own)
+        own = [string(each, "vkey", 4096) for each in items(header["vkeys"], "vkeys", 128)]
+        self.told, self.own = self.of_log(log_keys_of(keys)), self.of_log(log_keys_of(own))
         need(self.told if keys else self.own, f"no key for the log {self.origin!r} is given")
         self.genesis, self.now, self.rosters, self.keys, self.pinned = genesis, now, None, [], False
         self.tree, self.expected, self.claimed, self.waiting = Tree(), 0, 0, None
@@ -943,7 +981,7 @@ class Log:
         self.findings, self.warnings, self.attested = [], [], None
 
     def of_log(self, keys):
-        return [key for key in dict.fromkeys(keys) if key[:2] == (self.origin, 1)]
+        return [key for key in keys if key[0][0] == self.origin]
 
     def find(self, fault, first, last, detail):
         if len(self.findings) < FINDINGS:
@@ -1071,7 +1109,7 @@ class Log:
             self.mismatch = self.mismatch or (checkpoint[1], place, signed)
         elif checkpoint != self.newest:
             self.checkpoints, self.newest = self.checkpoints + 1, checkpoint
-            if raw.count("\n\u2014 ") > 1:
+            if raw.count("\n\u2014 ") > 2:  # the log's own two, and witnesses
                 self.cosigned.append(raw)
 
     def take_end(self, value):
@@ -1246,11 +1284,14 @@ def read_lines(file):
         yield line.decode("utf-8", "replace")
 
 
+KEY_HELP = "the log's two keys (C2SP vkeys), each with --key, Ed25519 first"
+
+
 def main():
     parser = argparse.ArgumentParser(description="Check a Varde log export or evidence, offline.")
     parser.add_argument("file")
     parser.add_argument("--genesis", help="the fingerprint of the first roster, told out of band")
-    parser.add_argument("--key", action="append", default=[], help="a key of the log (C2SP vkey)")
+    parser.add_argument("--key", action="append", default=[], help=KEY_HELP)
     parser.add_argument("--json", action="store_true", help="for machines")
     options = parser.parse_args()
 

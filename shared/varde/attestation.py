@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from varde.checkpoint import (
     Checkpoint,
+    LogKey,
     cosigned_at,
     open_checkpoint,
     witness_majority,
@@ -18,7 +19,7 @@ from varde.checkpoint import (
 )
 from varde.errors import Reason, Untrusted, VardeError
 from varde.identifiers import FederationId, Nation
-from varde.note import NoteKey, parse_vkey
+from varde.note import parse_vkey
 from varde.roster import Roster, extend_chain
 
 
@@ -85,14 +86,14 @@ class Attested:
         return len(self.witnesses) >= self.needed
 
 
-def log_keys(rosters: Sequence[Roster], nation: Nation) -> tuple[NoteKey, ...]:
-    """Every key that the rosters give to the log of a nation, the newest first."""
-    vkeys = [each.members[nation].log for each in reversed(rosters) if nation in each.members]
-    return tuple(parse_vkey(each) for each in dict.fromkeys(vkeys))
+def log_keys(rosters: Sequence[Roster], nation: Nation) -> tuple[LogKey, ...]:
+    """Every pair of keys that the rosters give to the log of a nation, the newest first."""
+    keys = [each.members[nation].log for each in reversed(rosters) if nation in each.members]
+    return tuple(dict.fromkeys(keys))
 
 
-def open_with_any(note: str, keys: Iterable[NoteKey]) -> Checkpoint:
-    """The checkpoint of a note that one of the log's ``keys`` signed; ``VardeError`` where none did."""
+def open_with_any(note: str, keys: Iterable[LogKey]) -> Checkpoint:
+    """The checkpoint of a note that one pair of the log's ``keys`` signed; ``VardeError`` where none did."""
     refusal: VardeError = Untrusted(Reason.BAD_LOG, "no key of the log is known")
     for key in keys:
         try:
@@ -102,7 +103,7 @@ def open_with_any(note: str, keys: Iterable[NoteKey]) -> Checkpoint:
     raise refusal
 
 
-def attest(note: str, roster: Roster, owner: Nation, keys: Iterable[NoteKey], now: int) -> Attested:
+def attest(note: str, roster: Roster, owner: Nation, keys: Iterable[LogKey], now: int) -> Attested:
     """Who has cosigned the checkpoint that the log of ``owner`` signed with one of ``keys``.
 
     Only other members with a vote count, with their keys of ``roster``. ``VardeError`` where the log's signature, or a

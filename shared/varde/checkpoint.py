@@ -1,7 +1,8 @@
 """C2SP checkpoints of a log, signed by it and cosigned by witnesses, and proofs that stand alone.
 
 Protocol section 10.4 (c2sp.org/tlog-checkpoint v1.0.0, tlog-cosignature v1.0.1 and v1.1.0-rc.1, tlog-proof). Extension
-lines are refused: not every signature would cover them.
+lines are refused: not every signature would cover them. A log signs twice, with Ed25519 and with ML-DSA-44, and both
+lines are required: whoever breaks one of the two can still not write a log's history.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from varde.note import (
     NoteSignature,
     check_unambiguous,
     format_note,
+    format_signature,
     one_signature_by,
     parse_note,
     signatures_by,
@@ -55,21 +57,61 @@ class LogProof:
     checkpoint: str
 
 
+@dataclass(frozen=True, slots=True)
+class LogKey:
+    """The two verifier keys of one log, under its origin; its checkpoints need the line of each."""
+
+    ed25519: NoteKey
+    ml_dsa_44: NoteKey
+
+    def __post_init__(self) -> None:
+        """``Malformed`` unless they are of these two types (0x01 and 0x06) and have one name."""
+        types = (self.ed25519.type, self.ml_dsa_44.type)
+        if types != (KeyType.ED25519, KeyType.ML_DSA_44_COSIGNATURE):
+            raise Malformed(
+                "a log has an Ed25519 and an ML-DSA-44 key, in this order", Reason.BAD_LOG
+            )
+        if self.ed25519.name != self.ml_dsa_44.name:
+            raise Malformed("the two keys of a log have different names", Reason.BAD_LOG)
+
+    @property
+    def name(self) -> str:
+        """The log's origin."""
+        return self.ed25519.name
+
+    @property
+    def both(self) -> tuple[NoteKey, NoteKey]:
+        """In the order in which their lines stand."""
+        return self.ed25519, self.ml_dsa_44
+
+
 class LogSigner:
-    """The Ed25519 key of one log, under the log's origin."""
+    """The Ed25519 and the ML-DSA-44 key of one log, under the log's origin."""
 
-    __slots__ = ("_private", "key")
+    __slots__ = ("_ed25519", "_ml_dsa_44", "key")
 
-    def __init__(self, origin: str, private: Ed25519PrivateKey) -> None:
-        """The log's name and its key, which signs nothing else."""
-        self._private = private
-        self.key = NoteKey(origin, KeyType.ED25519, private.public_key().public_bytes_raw())
+    def __init__(
+        self, origin: str, ed25519: Ed25519PrivateKey, ml_dsa_44: MLDSA44PrivateKey
+    ) -> None:
+        """The log's name and its keys, which sign nothing else."""
+        self._ed25519 = ed25519
+        self._ml_dsa_44 = ml_dsa_44
+        public, pq_public = ed25519.public_key(), ml_dsa_44.public_key()
+        self.key = LogKey(
+            NoteKey(origin, KeyType.ED25519, public.public_bytes_raw()),
+            NoteKey(origin, KeyType.ML_DSA_44_COSIGNATURE, pq_public.public_bytes_raw()),
+        )
 
-    def sign_checkpoint(self, size: int, root: bytes) -> str:
-        """The signed note of this log at ``size``."""
+    def sign_checkpoint(self, size: int, root: bytes, at: int) -> str:
+        """The note of this log at ``size`` with its two lines; ``at``, Unix seconds, stands in the second.
+
+        ML-DSA-44 is hedged: two notes of one checkpoint differ.
+        """
         text = format_checkpoint(Checkpoint(self.key.name, size, root))
-        blob = self._private.sign(text.encode())
-        return format_note(Note(text, (NoteSignature(self.key.name, self.key.key_id, blob),)))
+        blob = self._ed25519.sign(text.encode())
+        first = NoteSignature(self.key.name, self.key.ed25519.key_id, blob)
+        raw = format_note(Note(text, (first,)))
+        return raw + format_signature(cosign_ml_dsa_44(raw, self.key.name, self._ml_dsa_44, at))
 
 
 class WitnessSigner:
@@ -108,19 +150,35 @@ def parse_checkpoint(text: str) -> Checkpoint:
     return Checkpoint(origin, size, root)
 
 
-def open_checkpoint(raw: str, key: NoteKey) -> Checkpoint:
-    """The checkpoint of a note that the log's ``key`` signed, Ed25519 or ML-DSA-44; ``Untrusted`` otherwise."""
-    note = parse_note(raw)
+def pair_log_keys(keys: Sequence[NoteKey]) -> tuple[LogKey, ...]:
+    """The keys of logs from a list in which each ML-DSA-44 key follows its log's Ed25519 key; ``Malformed`` otherwise."""
+    if len(keys) % 2:
+        raise Malformed(
+            "a log has two keys: its ML-DSA-44 key follows its Ed25519 key", Reason.BAD_LOG
+        )
+    return tuple(dict.fromkeys(LogKey(*each) for each in zip(keys[::2], keys[1::2], strict=True)))
+
+
+def open_checkpoint(raw: str, key: LogKey) -> Checkpoint:
+    """The checkpoint of a note that the log signed with both its keys; ``Untrusted`` naming the line that is not there.
+
+    (1) the form; (2) the origin is the log's; (3) one Ed25519 line, good; (4) one ML-DSA-44 line, good.
+    """
+    note = parse_note(raw)  # (1)
     checkpoint = parse_checkpoint(note.text)
-    if checkpoint.origin != key.name:
+    if checkpoint.origin != key.name:  # (2)
         raise Untrusted(Reason.BAD_LOG, f"the checkpoint is of {checkpoint.origin!r}")
-    if key.type is KeyType.ED25519:
-        _verify_ed25519(key, one_signature_by(note, key).blob, note.text.encode())
-    elif key.type is KeyType.ML_DSA_44_COSIGNATURE:
-        _verify_cosignature(note, checkpoint, key)
-    else:
-        raise Untrusted(Reason.BAD_LOG, "a witness key is not a log key")
+    signature = one_signature_by(note, key.ed25519).blob
+    _verify_ed25519(key.ed25519, signature, note.text.encode())  # (3)
+    _verify_cosignature(note, checkpoint, key.ml_dsa_44)  # (4)
     return checkpoint
+
+
+def keep_own_lines(raw: str, key: LogKey) -> str:
+    """The note with the log's own two lines alone: anybody can add lines of any size to what a log has signed."""
+    note = parse_note(raw)
+    own = tuple(one_signature_by(note, each) for each in key.both)
+    return format_note(Note(note.text, own))
 
 
 def cosign_ed25519(raw: str, name: str, private: Ed25519PrivateKey, at: int) -> NoteSignature:
@@ -135,7 +193,7 @@ def cosign_ed25519(raw: str, name: str, private: Ed25519PrivateKey, at: int) -> 
 def cosign_ml_dsa_44(raw: str, name: str, private: MLDSA44PrivateKey, at: int) -> NoteSignature:
     """A cosignature of type 0x06 of a note at Unix time ``at`` in seconds; the context is empty.
 
-    A log signs its own checkpoint so, under its origin, beside its Ed25519 line.
+    A log signs its own checkpoint so, under its origin, below its Ed25519 line.
     """
     public = private.public_key().public_bytes_raw()
     key = NoteKey(name, KeyType.ML_DSA_44_COSIGNATURE, public)
@@ -202,7 +260,7 @@ def parse_proof(raw: str) -> LogProof:
     return LogProof(index, path, checkpoint)
 
 
-def verify_proof(proof: LogProof, leaf: bytes, key: NoteKey) -> Checkpoint:
+def verify_proof(proof: LogProof, leaf: bytes, key: LogKey) -> Checkpoint:
     """The checkpoint under which the entry with this leaf hash stands; ``Untrusted`` where it does not."""
     checkpoint = open_checkpoint(proof.checkpoint, key)
     verify_inclusion(leaf, proof.index, checkpoint.size, proof.path, checkpoint.root)
@@ -219,7 +277,7 @@ def _verify_ed25519(key: NoteKey, signature: bytes, message: bytes) -> None:
     try:
         Ed25519PublicKey.from_public_bytes(key.public).verify(signature, message)
     except InvalidSignature as error:
-        raise Untrusted(Reason.BAD_LOG, f"the signature of {key.name} is wrong") from error
+        raise Untrusted(Reason.BAD_LOG, f"the Ed25519 signature of {key.name} is wrong") from error
 
 
 def _verify_cosignature(note: Note, checkpoint: Checkpoint, key: NoteKey) -> int:
@@ -235,7 +293,9 @@ def _verify_cosignature(note: Note, checkpoint: Checkpoint, key: NoteKey) -> int
         public = MLDSA44PublicKey.from_public_bytes(key.public)
         public.verify(signature, _ml_dsa_message(checkpoint, key.name, at))
     except InvalidSignature as error:
-        raise Untrusted(Reason.BAD_LOG, f"the cosignature of {key.name} is wrong") from error
+        raise Untrusted(
+            Reason.BAD_LOG, f"the ML-DSA-44 signature of {key.name} is wrong"
+        ) from error
     return at
 
 

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Final, TypeAlias
 
 from varde.attestation import Attested, Lineage, attest, log_keys, open_with_any
-from varde.checkpoint import Checkpoint
+from varde.checkpoint import Checkpoint, LogKey, pair_log_keys
 from varde.encoding import (
     MAX_SECONDS,
     Json,
@@ -29,7 +29,7 @@ from varde.encoding import (
 from varde.errors import Malformed, VardeError
 from varde.identifiers import FederationId, Nation, parse_federation_id, parse_nation
 from varde.merkle import HASH_BYTES, Frontier, leaf_hash
-from varde.note import KeyType, NoteKey, parse_vkey
+from varde.note import parse_vkey
 
 FORMAT: Final = "audit-log"
 FORMAT_VERSION: Final = 1
@@ -39,6 +39,8 @@ MAX_LINE_BYTES: Final = 4 * 1024 * 1024
 """A line holds a note of 1 MiB or an entry of 64 KiB, each character of which JSON may escape."""
 MAX_COSIGNED: Final = 64
 """How many of the newest cosigned checkpoints are remembered, to look among them for a witnessed one."""
+_OWN_LINES: Final = 2
+"""Those of the log itself; more are by witnesses."""
 _MAX_VKEYS: Final = 128
 _MAX_VKEY_CHARACTERS: Final = 4096
 _BEGINNING: Final = re.compile(r'\{"index":(0|[1-9][0-9]{0,15}),"kind":', re.ASCII)
@@ -125,16 +127,16 @@ class _Header:
     origin: str
     nation: Nation
     federation: str
-    own_keys: tuple[NoteKey, ...]
+    own_keys: tuple[LogKey, ...]
 
 
 @dataclass(slots=True)
 class _Reader:
     header: _Header
     genesis: FederationId | None
-    pinned: tuple[NoteKey, ...]
+    pinned: tuple[LogKey, ...]
     now: int
-    keys: tuple[NoteKey, ...] = ()
+    keys: tuple[LogKey, ...] = ()
     keys_pinned: bool = False
     lineage: Lineage | None = None
     cosigned: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_COSIGNED))
@@ -278,7 +280,7 @@ class _Reader:
         elif checkpoint != self.newest:
             self.checkpoints += 1
             self.newest = checkpoint
-            if raw.count("\n— ") > 1:
+            if raw.count("\n— ") > _OWN_LINES:
                 self.cosigned.append(raw)
 
     def take_end(self, value: Json) -> None:
@@ -381,13 +383,13 @@ def verify_export(
 
     ``genesis`` is the fingerprint that the verifier was told: the file's rosters then give the log's keys. ``pinned`` are
     vkeys that the verifier knows from elsewhere, and come first; with neither, the verdict says that the file vouches for
-    itself. Several keys of one log may be given: each checkpoint needs one of them. ``now`` in Unix seconds refuses
-    rosters, and does not count cosignatures, from the future. ``Malformed`` where the file is no export at all.
+    itself. A log's Ed25519 key is followed by its ML-DSA-44 key; several such pairs of one log may be given, each
+    checkpoint needs the two lines of one of them. ``now`` in Unix seconds refuses rosters, and does not count cosignatures, from the future. ``Malformed`` where the file is no export at all.
     """
     numbered = enumerate(lines, start=1)
     _, first = next(numbered, (1, ""))
     header = _open_header(first)
-    keys = _of_log(tuple(dict.fromkeys(parse_vkey(each) for each in pinned)), header.origin)
+    keys = _of_log(pair_log_keys([parse_vkey(each) for each in pinned]), header.origin)
     if not (keys if pinned else header.own_keys):
         raise Malformed(f"no key for the log {header.origin!r} is given")
     reader = _Reader(header, genesis, keys, now)
@@ -434,13 +436,13 @@ def _open_header(first: str) -> _Header:
         require_string(each, "vkey", most=_MAX_VKEY_CHARACTERS)
         for each in require_list(members["vkeys"], "vkeys", most=_MAX_VKEYS)
     ]
-    keys = _of_log(tuple(dict.fromkeys(parse_vkey(each) for each in own)), origin)
+    keys = _of_log(pair_log_keys([parse_vkey(each) for each in own]), origin)
     federation = require_string(members["federation"], "federation")
     return _Header(origin, parse_nation(members["nation"]), federation, keys)
 
 
-def _of_log(keys: Iterable[NoteKey], origin: str) -> tuple[NoteKey, ...]:
-    return tuple(each for each in keys if each.type is KeyType.ED25519 and each.name == origin)
+def _of_log(keys: Iterable[LogKey], origin: str) -> tuple[LogKey, ...]:
+    return tuple(each for each in keys if each.name == origin)
 
 
 def _note(value: Json) -> str:

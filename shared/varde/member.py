@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from varde.checkpoint import LogKey
 from varde.encoding import (
     Json,
     JsonObject,
@@ -24,12 +25,13 @@ from varde.identifiers import Nation, parse_nation
 from varde.keys import (
     ED25519,
     ED25519_PUBLIC_BYTES,
+    ML_DSA_44,
     ML_DSA_65,
     ML_DSA_65_PUBLIC_BYTES,
     VerifyKeys,
     check_ed25519_public,
 )
-from varde.note import KeyType, parse_vkey
+from varde.note import KeyType, format_vkey, parse_vkey
 
 _MEMBERS: Final = frozenset(
     {"nation", "standing", "name", "broker", "ca", "relay", "log", "witness", "signing", "voting"}
@@ -41,6 +43,7 @@ _BROKER: Final = re.compile(
 _NKEY_USER: Final = re.compile(r"U[A-D][A-Z2-7]{54}", re.ASCII)
 _MAX_CERTIFICATE_BYTES: Final = 4096
 _MAX_PORT: Final = 65535
+_MAX_VKEY_CHARACTERS: Final = 4096
 
 
 class Standing(StrEnum):
@@ -58,8 +61,8 @@ class Member:
     """One seat.
 
     ``broker`` is ``tls://host:port``; ``ca`` the DER certificate that its TLS certificate chains to; ``relay`` the
-    public NKey of its relay; ``log`` the C2SP vkey of its audit log, ``witness`` the one with which it cosigns the logs of
-    the others; ``voting_keys`` None for an observer.
+    public NKey of its relay; ``log`` the two keys of its audit log, ``witness`` the C2SP vkey with which it cosigns the
+    logs of the others; ``voting_keys`` None for an observer.
     """
 
     nation: Nation
@@ -68,7 +71,7 @@ class Member:
     broker: str
     ca: bytes
     relay: str
-    log: str
+    log: LogKey
     witness: str
     signing_keys: VerifyKeys
     voting_keys: VerifyKeys | None
@@ -76,7 +79,7 @@ class Member:
     @property
     def log_name(self) -> str:
         """The origin of its audit log."""
-        return parse_vkey(self.log).name
+        return self.log.name
 
     @property
     def witness_name(self) -> str:
@@ -87,7 +90,7 @@ class Member:
         """Every public key of this seat, for the rule that none occurs twice."""
         pairs = [self.signing_keys, *([] if self.voting_keys is None else [self.voting_keys])]
         halves = [half for pair in pairs for half in (pair.ed25519, pair.ml_dsa_65)]
-        notes = [parse_vkey(each).public for each in (self.log, self.witness)]
+        notes = [each.public for each in (*self.log.both, parse_vkey(self.witness))]
         return [*halves, self.ca, nkey_public(self.relay), *notes]
 
 
@@ -101,7 +104,7 @@ def format_member(member: Member) -> JsonObject:
         "broker": member.broker,
         "ca": encode_base64url(member.ca),
         "relay": member.relay,
-        "log": member.log,
+        "log": _format_log(member.log),
         "witness": member.witness,
         "signing": _format_keys(member.signing_keys),
         "voting": None if voting is None else _format_keys(voting),
@@ -124,9 +127,6 @@ def parse_member(value: Json) -> Member:
         raise Malformed("a member's name is empty or not printable", Reason.BAD_ROSTER)
     relay = require_string(members["relay"], "relay")
     check_ed25519_public(nkey_public(relay))
-    log = require_string(members["log"], "log")
-    if parse_vkey(log).type is not KeyType.ED25519:
-        raise Malformed("the log's key is not a key that signs logs", Reason.BAD_ROSTER)
     witness = require_string(members["witness"], "witness")
     if parse_vkey(witness).type is not KeyType.ED25519_COSIGNATURE:
         raise Malformed("the witness's key is not a key that cosigns", Reason.BAD_ROSTER)
@@ -137,7 +137,7 @@ def parse_member(value: Json) -> Member:
         broker=_parse_broker(members["broker"]),
         ca=ca,
         relay=relay,
-        log=log,
+        log=_parse_log(members["log"]),
         witness=witness,
         signing_keys=_parse_keys(members["signing"]),
         voting_keys=None if members["voting"] is None else _parse_keys(members["voting"]),
@@ -161,6 +161,22 @@ def _parse_broker(value: Json) -> str:
     if match is None or int(match[1]) > _MAX_PORT:
         raise Malformed("the broker is not tls://host:port", Reason.BAD_ROSTER)
     return broker
+
+
+def _format_log(log: LogKey) -> JsonObject:
+    return {ED25519: format_vkey(log.ed25519), ML_DSA_44: format_vkey(log.ml_dsa_44)}
+
+
+def _parse_log(value: Json) -> LogKey:
+    members = exact_members(value, frozenset({ED25519, ML_DSA_44}), "log")
+    ed25519, ml_dsa_44 = (
+        parse_vkey(require_string(members[each], "log", most=_MAX_VKEY_CHARACTERS))
+        for each in (ED25519, ML_DSA_44)
+    )
+    try:
+        return LogKey(ed25519, ml_dsa_44)
+    except Malformed as error:
+        raise Malformed(error.detail, Reason.BAD_ROSTER) from error
 
 
 def _format_keys(keys: VerifyKeys) -> JsonObject:

@@ -40,6 +40,11 @@ _PUBLIC_BYTES: Final = {
     KeyType.ED25519_COSIGNATURE: 32,
     KeyType.ML_DSA_44_COSIGNATURE: 1312,
 }
+_ALGORITHMS: Final = {
+    KeyType.ED25519: "Ed25519",
+    KeyType.ED25519_COSIGNATURE: "Ed25519",
+    KeyType.ML_DSA_44_COSIGNATURE: "ML-DSA-44",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +142,10 @@ def one_signature_by(note: Note, key: NoteKey) -> NoteSignature:
     """The one line of this key; ``Untrusted`` where there is none, or more than one."""
     found = signatures_by(note, key)
     if len(found) != 1:
-        raise Untrusted(Reason.BAD_LOG, f"{len(found)} signatures by {key.name} where one is due")
+        algorithm = _ALGORITHMS[key.type]
+        raise Untrusted(
+            Reason.BAD_LOG, f"{len(found)} {algorithm} signatures by {key.name} where one is due"
+        )
     return found[0]
 
 

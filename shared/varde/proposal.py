@@ -23,6 +23,7 @@ from varde.errors import Malformed, Reason, Refused
 from varde.identifiers import Nation, parse_nation
 from varde.keys import SigningKeys
 from varde.member import Member, Standing
+from varde.note import format_vkey
 from varde.roster import (
     MAX_ROSTER_LIFE_SECONDS,
     Roster,
@@ -253,11 +254,12 @@ def _differences(old: Member, new: Member) -> list[str]:
         ("name", old.name, new.name),
         ("standing", old.standing.value, new.standing.value),
         ("broker", old.broker, new.broker),
-        ("audit log", old.log, new.log),
+        ("audit log", format_vkey(old.log.ed25519), format_vkey(new.log.ed25519)),
         ("witness", old.witness, new.witness),
     )
     said = [f"{what} {before} becomes {after}" for what, before, after in shown if before != after]
     hidden = (
+        ("ML-DSA-44 key of the audit log", old.log.ml_dsa_44, new.log.ml_dsa_44),
         ("signing keys", old.signing_keys, new.signing_keys),
         ("voting keys", old.voting_keys, new.voting_keys),
         ("relay key", old.relay, new.relay),

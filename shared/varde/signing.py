@@ -32,8 +32,8 @@ from varde.keys import (
 )
 
 MAX_PAYLOAD_BYTES: Final = 256 * 1024
-MAX_ROSTER_PAYLOAD_BYTES: Final = 512 * 1024
-"""A proposal holds a whole roster, of 64 seats some 450 KiB; no other kind may be so large."""
+MAX_ROSTER_PAYLOAD_BYTES: Final = 560 * 1024
+"""A proposal holds a whole roster, of 64 seats some 530 KiB; no other kind may be so large."""
 
 # base64url of the largest payload, and room for two headers and two signatures.
 MAX_SIGNED_BYTES: Final = MAX_PAYLOAD_BYTES * 4 // 3 + 12 * 1024

@@ -9,11 +9,17 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, TypeAlias
 
-from varde.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
+from varde.checkpoint import (
+    Checkpoint,
+    LogKey,
+    keep_own_lines,
+    open_checkpoint,
+    parse_checkpoint,
+)
 from varde.encoding import decode_base64, parse_decimal
 from varde.errors import Malformed, Untrusted, VardeError
 from varde.merkle import EMPTY_ROOT, HASH_BYTES, verify_consistency
-from varde.note import NoteKey, parse_note
+from varde.note import parse_note
 
 MAX_PROOF_HASHES: Final = 63
 MAX_REQUEST_BYTES: Final = 1024 * 1024
@@ -31,7 +37,7 @@ class WitnessStatus(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cosign:
-    """The checkpoint may be stored and then cosigned; ``note`` is its text as the log signed it."""
+    """The checkpoint may be stored and then cosigned; ``note`` is the log's text with its own lines alone."""
 
     checkpoint: Checkpoint
     note: str
@@ -57,13 +63,13 @@ class _Request:
 
 
 def consider_checkpoint(  # noqa: PLR0911 -- one way out for each status of the standard
-    raw: bytes, logs: Mapping[str, NoteKey], known: Mapping[str, Checkpoint]
+    raw: bytes, logs: Mapping[str, LogKey], known: Mapping[str, Checkpoint]
 ) -> WitnessDecision:
     """Judge the body of ``add-checkpoint``.
 
     ``logs`` are the keys of the logs that we witness, by origin; ``known`` the last checkpoint stored for each.
 
-    (1) the form (400); (2) the origin is known (404); (3) the log signed it (403); (4) ``old`` is not larger than the
+    (1) the form (400); (2) the origin is known (404); (3) the log signed it with both its keys (403); (4) ``old`` is not larger than the
     checkpoint (400); (5) ``old`` is the size that we have stored (409); (6) the proof leads from our root to the new one
     (422), where an equal size means an equal root (409) and size 0 the empty root and no proof.
     """
@@ -96,7 +102,7 @@ def consider_checkpoint(  # noqa: PLR0911 -- one way out for each status of the 
         )
     except Untrusted as error:  # (6)
         return RefuseCheckpoint(WitnessStatus.INCONSISTENT, error.detail)
-    return Cosign(checkpoint, request.note)
+    return Cosign(checkpoint, keep_own_lines(request.note, key))
 
 
 def _parse_request(raw: bytes) -> _Request:

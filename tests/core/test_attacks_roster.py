@@ -19,6 +19,7 @@ from support.federation import (
     Party,
     ed25519_public,
     federation,
+    log_signer,
     nkey,
     observer,
     party,
@@ -26,6 +27,7 @@ from support.federation import (
     vkey,
     voted,
 )
+from varde.checkpoint import LogKey
 from varde.encoding import (
     Json,
     JsonObject,
@@ -37,6 +39,7 @@ from varde.encoding import (
 from varde.errors import Reason, VardeError
 from varde.identifiers import FederationId, Nation
 from varde.member import Member, format_member
+from varde.note import format_vkey
 from varde.roster import (
     MAX_ROSTER_LIFE_SECONDS,
     MAX_VOTES,
@@ -252,6 +255,13 @@ def test_attack_27_a_roster_from_the_future_or_older_than_its_predecessor_is_ref
         assert verdict(four.roster, voted(payload, parties(EE, FI, LV)), now=NOW) == expected
 
 
+def log_of(**publics: bytes) -> LogKey:
+    """The log key of FI, one half exchanged."""
+    log = party(FI).member.log
+    changed = {name: replace(getattr(log, name), public=public) for name, public in publics.items()}
+    return replace(log, **changed)
+
+
 @pytest.mark.parametrize(
     "shared",
     [
@@ -273,9 +283,10 @@ def test_attack_27_a_roster_from_the_future_or_older_than_its_predecessor_is_ref
         {"relay": party(EE).member.relay},
         {"relay": nkey(party(EE).signing.public.ed25519)},
         {"relay": nkey(party(FI).signing.public.ed25519)},
-        {"log": vkey("varde.example/fi", ed25519_public("EE 1 log"))},
-        {"log": vkey("varde.example/fi", party(EE).voting.public.ed25519)},
-        {"log": vkey("varde.example/ee", ed25519_public("FI 1 log"))},
+        {"log": log_of(ed25519=ed25519_public("EE 1 log"))},
+        {"log": log_of(ml_dsa_44=party(EE).member.log.ml_dsa_44.public)},
+        {"log": log_of(ed25519=party(EE).voting.public.ed25519)},
+        {"log": log_signer("varde.example/ee", "FI 1 log").key},
         {"broker": party(EE).member.broker},
     ],
 )
@@ -303,11 +314,16 @@ def test_attack_28_a_low_order_key_is_refused(keys: str, low_order: bytes) -> No
     "change",
     [
         {"relay": nkey(bytes([1]) + bytes(31))},
-        {"log": vkey("varde.example/ee", bytes([1]) + bytes(31))},
+        {
+            "log": {
+                "Ed25519": vkey("varde.example/ee", bytes([1]) + bytes(31)),
+                "ML-DSA-44": format_vkey(party(EE).member.log.ml_dsa_44),
+            }
+        },
     ],
     ids=["relay", "log"],
 )
-def test_attack_28_a_low_order_relay_or_log_key_is_refused(change: dict[str, str]) -> None:
+def test_attack_28_a_low_order_relay_or_log_key_is_refused(change: dict[str, object]) -> None:
     value = json.loads(first_payload([party(EE).member, party(FI).member]))
     value["members"][0] |= change
     assert genesis_verdict(format_json(value), parties(EE, FI)) is Reason.BAD_KEY

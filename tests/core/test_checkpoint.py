@@ -2,6 +2,8 @@
 
 import base64
 import contextlib
+import hashlib
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -9,13 +11,13 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.federation import seed
+from support.federation import NOW, log_signer, seed
 from varde.checkpoint import (
     MAX_PROOF_HASHES,
     SKEW_SECONDS,
     Checkpoint,
+    LogKey,
     LogProof,
-    LogSigner,
     WitnessSigner,
     cosign_ed25519,
     cosign_ml_dsa_44,
@@ -23,7 +25,9 @@ from varde.checkpoint import (
     format_checkpoint,
     format_consistency,
     format_proof,
+    keep_own_lines,
     open_checkpoint,
+    pair_log_keys,
     parse_checkpoint,
     parse_proof,
     verify_proof,
@@ -44,7 +48,7 @@ from varde.note import (
 )
 
 ORIGIN = "varde.example/ee"
-LOG = LogSigner(ORIGIN, Ed25519PrivateKey.from_private_bytes(seed("log")))
+LOG = log_signer(ORIGIN, "log")
 ROOT = leaf_hash(b"root")
 ED = Ed25519PrivateKey.from_private_bytes(seed("witness"))
 ML = MLDSA44PrivateKey.from_seed_bytes(seed("witness ml"))
@@ -61,7 +65,7 @@ def ml_key(name: str = W1) -> NoteKey:
 
 
 def signed(size: int = 5, root: bytes = ROOT) -> str:
-    return LOG.sign_checkpoint(size, root)
+    return LOG.sign_checkpoint(size, root, NOW)
 
 
 def with_line(raw: str, line: NoteSignature) -> str:
@@ -115,24 +119,24 @@ def test_attack_48_an_empty_log_has_the_empty_root() -> None:
 
 def test_a_checkpoint_is_opened_with_its_logs_key_only() -> None:
     assert open_checkpoint(signed(), LOG.key) == Checkpoint(ORIGIN, 5, ROOT)
-    other = LogSigner(ORIGIN, Ed25519PrivateKey.from_private_bytes(seed("other")))
+    other = log_signer(ORIGIN, "other")
     with pytest.raises(Untrusted):
         open_checkpoint(signed(), other.key)
 
 
 def test_a_known_key_with_a_bad_signature_refuses_the_note() -> None:
     note = parse_note(signed())
-    forged = NoteSignature(ORIGIN, LOG.key.key_id, bytes(64))
-    with pytest.raises(Untrusted):
-        open_checkpoint(format_note(Note(note.text, (forged,))), LOG.key)
+    forged = NoteSignature(ORIGIN, LOG.key.ed25519.key_id, bytes(64))
+    with pytest.raises(Untrusted, match="the Ed25519 signature"):
+        open_checkpoint(format_note(Note(note.text, (forged, note.signatures[1]))), LOG.key)
     with pytest.raises(Untrusted):
         open_checkpoint(signed().replace("\n5\n", "\n6\n"), LOG.key)
 
 
 def test_attack_45_a_checkpoint_of_another_origin_is_refused() -> None:
-    stranger = LogSigner("varde.example/lv", Ed25519PrivateKey.from_private_bytes(seed("log")))
+    stranger = log_signer("varde.example/lv", "log")
     with pytest.raises(Untrusted, match=r"varde\.example/lv"):
-        open_checkpoint(stranger.sign_checkpoint(5, ROOT), LOG.key)
+        open_checkpoint(stranger.sign_checkpoint(5, ROOT, NOW), LOG.key)
 
 
 def test_both_kinds_of_cosignature_say_when_the_witness_saw_it() -> None:
@@ -161,12 +165,13 @@ def test_a_cosignature_whose_signature_is_wrong_is_refused() -> None:
 
 
 def test_attack_43_the_logs_own_key_is_not_a_witness() -> None:
-    with pytest.raises(Untrusted):
-        cosigned_at(signed(), LOG.key)
+    for key in LOG.key.both:
+        with pytest.raises(Untrusted, match="not a witness"):
+            cosigned_at(signed(), key)
     blob = AT.to_bytes(8, "big") + bytes(64)
-    only = NoteSignature(ORIGIN, LOG.key.key_id, blob)
+    only = NoteSignature(ORIGIN, LOG.key.ed25519.key_id, blob)
     with pytest.raises(Untrusted, match="not a witness"):
-        cosigned_at(format_note(Note(TEXT, (only,))), LOG.key)
+        cosigned_at(format_note(Note(TEXT, (only,))), LOG.key.ed25519)
 
 
 @pytest.mark.parametrize("make", [cosign_ed25519, cosign_ml_dsa_44])
@@ -199,7 +204,7 @@ def test_attack_45_a_cosignature_of_another_checkpoint_is_refused(size: int) -> 
 
 
 LEFT, RIGHT = leaf_hash(b"0"), leaf_hash(b"1")
-PROOF = LogProof(1, (LEFT,), LOG.sign_checkpoint(2, node_hash(LEFT, RIGHT)))
+PROOF = LogProof(1, (LEFT,), LOG.sign_checkpoint(2, node_hash(LEFT, RIGHT), NOW))
 
 
 def test_a_proof_comes_back_as_it_was_and_leads_to_the_checkpoint() -> None:
@@ -345,19 +350,125 @@ def test_a_known_witness_with_a_bad_signature_refuses_the_note() -> None:
         witnesses_of(cosigned(line_of("FI"), forged), WITNESSES, EE, AT)
 
 
-def test_a_log_may_sign_with_ml_dsa_44_beside_ed25519() -> None:
-    raw = with_line(signed(), cosign_ml_dsa_44(signed(), ORIGIN, ML, AT))
-    assert open_checkpoint(raw, LOG.key) == open_checkpoint(raw, ml_key(ORIGIN))
-    with pytest.raises(Untrusted):
-        open_checkpoint(signed(), ml_key(ORIGIN))
+def lines_of(raw: str) -> tuple[NoteSignature, ...]:
+    return parse_note(raw).signatures
 
 
-def test_a_witness_key_opens_no_checkpoint_even_over_the_logs_own_signature() -> None:
-    key = NoteKey(ORIGIN, KeyType.ED25519_COSIGNATURE, LOG.key.public)
-    blob = parse_note(signed()).signatures[0].blob
-    raw = format_note(Note(TEXT, (NoteSignature(ORIGIN, key.key_id, blob),)))
-    with pytest.raises(Untrusted, match="witness key"):
-        open_checkpoint(raw, key)
+def note_of(*lines: NoteSignature, text: str = TEXT) -> str:
+    return format_note(Note(text, lines))
+
+
+@given(st.integers(1, 2**53 - 1), st.binary(min_size=32, max_size=32), st.integers(1, 2**63 - 1))
+def test_what_a_log_signs_its_keys_open(size: int, root: bytes, at: int) -> None:
+    raw = LOG.sign_checkpoint(size, root, at)
+    assert open_checkpoint(raw, LOG.key) == Checkpoint(ORIGIN, size, root)
+    assert [each.key_id for each in lines_of(raw)] == [each.key_id for each in LOG.key.both]
+    assert lines_of(raw)[1].blob[:8] == at.to_bytes(8, "big")
+
+
+def test_the_ed25519_line_alone_is_read_as_c2sp_says_by_who_knows_no_other_key() -> None:
+    """Written from c2sp.org/signed-note: any verifier of Ed25519 notes reads ours, and ignores the other line."""
+    text, _, rest = signed().rpartition("\n\n")
+    text, lines = text + "\n", rest.split("\n")[:-1]
+    public = Ed25519PrivateKey.from_private_bytes(seed("log")).public_key()
+    typed = b"\x01" + public.public_bytes_raw()
+    key_id = hashlib.sha256(ORIGIN.encode() + b"\n" + typed).digest()[:4]
+    blobs = [
+        base64.b64decode(line.removeprefix(f"\u2014 {ORIGIN} "), validate=True) for line in lines
+    ]
+    assert [len(each) for each in blobs] == [4 + 64, 4 + 8 + 2420]
+    (signature,) = [each[4:] for each in blobs if each[:4] == key_id]
+    public.verify(signature, text.encode())
+
+
+def test_attack_48_a_checkpoint_without_one_of_its_logs_two_lines_is_refused_by_name() -> None:
+    ed25519, ml_dsa_44 = lines_of(signed())
+    with pytest.raises(Untrusted, match=f"0 ML-DSA-44 signatures by {ORIGIN}"):
+        open_checkpoint(note_of(ed25519), LOG.key)
+    with pytest.raises(Untrusted, match=f"0 Ed25519 signatures by {ORIGIN}"):
+        open_checkpoint(note_of(ml_dsa_44), LOG.key)
+    with pytest.raises(Untrusted, match=f"2 ML-DSA-44 signatures by {ORIGIN}"):
+        open_checkpoint(note_of(ed25519, ml_dsa_44, lines_of(signed())[1]), LOG.key)
+    assert open_checkpoint(note_of(ml_dsa_44, ed25519), LOG.key).size == 5
+
+
+@pytest.mark.parametrize(
+    "other",
+    [LOG.sign_checkpoint(6, ROOT, AT), LOG.sign_checkpoint(5, leaf_hash(b"other"), AT)],
+    ids=["size", "root"],
+)
+def test_attack_48_a_line_of_another_checkpoint_of_the_log_is_refused_by_name(other: str) -> None:
+    (ed25519, ml_dsa_44), theirs = lines_of(signed()), lines_of(other)
+    with pytest.raises(Untrusted, match=f"the ML-DSA-44 signature of {ORIGIN} is wrong"):
+        open_checkpoint(note_of(ed25519, theirs[1]), LOG.key)
+    with pytest.raises(Untrusted, match=f"the Ed25519 signature of {ORIGIN} is wrong"):
+        open_checkpoint(note_of(theirs[0], ml_dsa_44), LOG.key)
+
+
+def test_attack_48_who_holds_one_of_a_logs_two_keys_signs_nothing_for_it() -> None:
+    stranger = log_signer(ORIGIN, "stranger").sign_checkpoint(5, ROOT, AT)
+    for stolen, missing in ((0, "ML-DSA-44"), (1, "Ed25519")):
+        lines = list(lines_of(stranger))
+        lines[stolen] = lines_of(signed())[stolen]
+        with pytest.raises(Untrusted, match=f"0 {missing} signatures by {ORIGIN}"):
+            open_checkpoint(note_of(*lines), LOG.key)
+        forged = replace(lines[1 - stolen], key_id=LOG.key.both[1 - stolen].key_id)
+        lines[1 - stolen] = forged
+        with pytest.raises(Untrusted, match=f"the {missing} signature of {ORIGIN} is wrong"):
+            open_checkpoint(note_of(*lines), LOG.key)
+
+
+@pytest.mark.parametrize(
+    ("blob", "said"),
+    [
+        (b"\x01", "is wrong"),
+        (AT.to_bytes(8, "big"), "is wrong"),
+        (AT.to_bytes(8, "big") + bytes(2419), "is wrong"),
+        (AT.to_bytes(8, "big") + bytes(2421), "is wrong"),
+        (bytes(8) + bytes(2420), "out of range"),
+        (b"\xff" * 8 + bytes(2420), "out of range"),
+    ],
+)
+def test_an_ml_dsa_44_line_of_another_form_is_refused(blob: bytes, said: str) -> None:
+    ed25519, ml_dsa_44 = lines_of(signed())
+    with pytest.raises(Untrusted, match=said):
+        open_checkpoint(note_of(ed25519, replace(ml_dsa_44, blob=blob)), LOG.key)
+
+
+def test_the_time_in_a_logs_ml_dsa_44_line_is_signed() -> None:
+    ed25519, ml_dsa_44 = lines_of(signed())
+    moved = replace(ml_dsa_44, blob=(AT + 1).to_bytes(8, "big") + ml_dsa_44.blob[8:])
+    with pytest.raises(Untrusted, match="the ML-DSA-44 signature"):
+        open_checkpoint(note_of(ed25519, moved), LOG.key)
+
+
+def test_lines_that_others_have_added_are_left_out() -> None:
+    junk = NoteSignature(ORIGIN, b"junk", bytes(5000))
+    raw = with_line(with_line(signed(), junk), cosign_ed25519(signed(), W1, ED, AT))
+    own = keep_own_lines(raw, LOG.key)
+    assert own == note_of(*lines_of(raw)[:2])
+    assert open_checkpoint(own, LOG.key) == open_checkpoint(raw, LOG.key)
+
+
+def test_a_log_key_is_an_ed25519_and_an_ml_dsa_44_key_of_one_name() -> None:
+    ed25519, ml_dsa_44 = LOG.key.both
+    cosigner = NoteKey(ORIGIN, KeyType.ED25519_COSIGNATURE, ed25519.public)
+    for pair in ((ml_dsa_44, ed25519), (ed25519, ed25519), (cosigner, ml_dsa_44)):
+        with pytest.raises(Malformed, match="an Ed25519 and an ML-DSA-44 key"):
+            LogKey(*pair)
+    with pytest.raises(Malformed, match="different names"):
+        LogKey(ed25519, ml_key())
+
+
+def test_log_keys_stand_in_pairs() -> None:
+    other = log_signer("varde.example/fi", "other")
+    keys = [*LOG.key.both, *other.key.both]
+    assert pair_log_keys([]) == ()
+    assert pair_log_keys([*keys, *LOG.key.both]) == (LOG.key, other.key)
+    with pytest.raises(Malformed, match="two keys"):
+        pair_log_keys(keys[:3])
+    with pytest.raises(Malformed, match="an Ed25519 and an ML-DSA-44 key"):
+        pair_log_keys(keys[1:3])
 
 
 def test_attack_37_two_witness_keys_of_one_name_and_key_id_count_for_none() -> None:
@@ -376,5 +487,5 @@ def test_attack_37_two_witness_keys_of_one_name_and_key_id_count_for_none() -> N
 def test_a_witness_signer_cosigns_under_its_own_name() -> None:
     private = Ed25519PrivateKey.from_private_bytes(seed("witness signer"))
     signer = WitnessSigner("varde.example/fi/witness", private)
-    note = LOG.sign_checkpoint(5, seed("root"))
+    note = LOG.sign_checkpoint(5, seed("root"), NOW)
     assert cosigned_at(note + format_signature(signer.cosign(note, 77)), signer.key) == 77

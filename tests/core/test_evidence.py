@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.federation import seed
+from support.federation import NOW, log_signer, seed
 from varde.auditlog import AuditKind, AuditLeaf, format_leaf, parse_leaf
 from varde.checkpoint import LogSigner
 from varde.encoding import encode_base64url
@@ -20,7 +19,7 @@ from varde.evidence import MAX_FINDINGS, Fault, Progress, Verdict, verify_export
 from varde.merkle import Frontier, leaf_hash
 from varde.note import KeyType, NoteKey, format_vkey
 
-SIGNER = LogSigner("varde.example/ee", Ed25519PrivateKey.from_private_bytes(seed("log")))
+SIGNER = log_signer("varde.example/ee", "log")
 ENTRIES = 40
 CHECKPOINTS = (7, 20, 33, 40)
 
@@ -50,21 +49,25 @@ def export(leaves: list[bytes] | None = None) -> list[dict[str, Any]]:
             "varde": "audit-log",
             "v": 1,
             "origin": SIGNER.key.name,
-            "vkeys": [format_vkey(SIGNER.key)],
+            "vkeys": [format_vkey(each) for each in SIGNER.key.both],
             "nation": "EE",
             "federation": "f",
         }
     ]
     frontier = Frontier()
-    note = SIGNER.sign_checkpoint(0, frontier.root())
+    note = SIGNER.sign_checkpoint(0, frontier.root(), NOW)
     for index, raw in enumerate(leaves):
         frontier, _ = frontier.append(leaf_hash(raw))
         lines.append(entry(index, raw))
         if index + 1 in CHECKPOINTS:
-            note = SIGNER.sign_checkpoint(index + 1, frontier.root())
+            note = SIGNER.sign_checkpoint(index + 1, frontier.root(), NOW)
             lines.append({"checkpoint": note})
     lines.append({"end": {"entries": len(leaves), "checkpoint": note}})
     return lines
+
+
+def vkeys(signer: LogSigner) -> list[str]:
+    return [format_vkey(each) for each in signer.key.both]
 
 
 def verdict(lines: list[dict[str, Any]], **options: Any) -> Verdict:
@@ -97,7 +100,7 @@ def test_an_empty_log_is_intact() -> None:
 def test_entries_after_the_last_checkpoint_are_reported_as_unsigned() -> None:
     lines = export()
     lines = [
-        line for line in lines if "end" not in line and "40" not in str(line.get("checkpoint"))
+        line for line in lines if "end" not in line and "\n40\n" not in str(line.get("checkpoint"))
     ]
     note = next(line["checkpoint"] for line in reversed(lines) if "checkpoint" in line)
     found = verdict([*lines, {"end": {"entries": 40, "checkpoint": note}}])
@@ -164,17 +167,17 @@ def test_an_entry_rewritten_with_all_its_hashes_is_caught_by_the_signed_checkpoi
 
 
 def test_a_checkpoint_by_another_key_is_refused() -> None:
-    other = LogSigner(SIGNER.key.name, Ed25519PrivateKey.from_private_bytes(seed("other log")))
+    other = log_signer(SIGNER.key.name, "other log")
     lines = export()
     at = next(place for place, line in enumerate(lines) if "checkpoint" in line)
-    lines[at]["checkpoint"] = other.sign_checkpoint(7, leaf_hash(b""))
+    lines[at]["checkpoint"] = other.sign_checkpoint(7, leaf_hash(b""), NOW)
     assert faults(lines)[0][0] is Fault.BAD_CHECKPOINT
 
 
 def test_a_whole_log_rewritten_under_another_key_is_refused_where_the_key_is_known() -> None:
-    other = LogSigner(SIGNER.key.name, Ed25519PrivateKey.from_private_bytes(seed("other log")))
-    assert verdict(export(), pinned=[format_vkey(SIGNER.key)]).keys_pinned
-    found = verdict(export(), pinned=[format_vkey(other.key)])
+    other = log_signer(SIGNER.key.name, "other log")
+    assert verdict(export(), pinned=vkeys(SIGNER)).keys_pinned
+    found = verdict(export(), pinned=vkeys(other))
     assert not found.intact
     assert {each.fault for each in found.findings} == {Fault.BAD_CHECKPOINT}
 
@@ -293,7 +296,7 @@ def test_attack_47_a_forged_entry_whose_checkpoint_was_taken_out_of_the_order_is
 @pytest.mark.parametrize("at_the_start", [True, False])
 def test_attack_47_a_log_of_which_nothing_is_signed_is_not_intact(at_the_start: bool) -> None:
     lines = [line for line in export() if "checkpoint" not in line]
-    empty = SIGNER.sign_checkpoint(0, Frontier().root())
+    empty = SIGNER.sign_checkpoint(0, Frontier().root(), NOW)
     lines[-1] = {"end": {"entries": 40, "checkpoint": empty}}
     if at_the_start:
         lines.insert(1, {"checkpoint": empty})
@@ -315,7 +318,7 @@ def test_attack_47_more_entries_than_the_end_line_counts_are_named(
 
 
 def test_attack_41_two_signed_checkpoints_of_one_size_show_the_fork() -> None:
-    fork = SIGNER.sign_checkpoint(40, leaf_hash(b"another tree"))
+    fork = SIGNER.sign_checkpoint(40, leaf_hash(b"another tree"), NOW)
     lines = export()
     lines[-1]["end"]["checkpoint"] = fork
     (finding,) = verdict(lines).findings
@@ -371,18 +374,19 @@ def test_attack_47_a_checkpoint_proves_that_more_entries_were_there() -> None:
 
 
 def test_a_log_whose_key_was_changed_is_verified_with_both_keys() -> None:
-    newer = LogSigner(SIGNER.key.name, Ed25519PrivateKey.from_private_bytes(seed("newer log")))
+    newer = log_signer(SIGNER.key.name, "newer log")
     lines = export()
     root = Frontier()
     for index in range(ENTRIES):
         root, _ = root.append(leaf_hash(leaf(index)))
-    note = newer.sign_checkpoint(ENTRIES, root.root())
+    note = newer.sign_checkpoint(ENTRIES, root.root(), NOW)
     lines[checkpoint_places(lines)[-1]] = {"checkpoint": note}
     lines[-1] = {"end": {"entries": ENTRIES, "checkpoint": note}}
-    both = [format_vkey(newer.key), format_vkey(SIGNER.key)]
-    assert verdict(lines, pinned=both).intact
-    assert not verdict(lines, pinned=both[:1]).intact
-    assert not verdict(lines, pinned=both[1:]).intact
+    assert verdict(lines, pinned=[*vkeys(newer), *vkeys(SIGNER)]).intact
+    assert not verdict(lines, pinned=vkeys(newer)).intact
+    assert not verdict(lines, pinned=vkeys(SIGNER)).intact
+    crossed = [*vkeys(newer)[:1], *vkeys(SIGNER)[1:], *vkeys(SIGNER)[:1], *vkeys(newer)[1:]]
+    assert not verdict(lines, pinned=crossed).intact
 
 
 @pytest.mark.parametrize(
@@ -407,14 +411,15 @@ def test_a_header_of_another_form_is_refused(member: str, value: object) -> None
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 60), st.text(max_size=20)), max_size=6))
 def test_any_file_ends_in_a_verdict_or_is_refused(edits: list[tuple[int, str]]) -> None:
-    texts = [json.dumps(line) for line in export()]
+    original = [json.dumps(line) for line in export()]
+    texts = [*original]
     for at, text in edits:
         line = texts[at % len(texts)]
         texts[at % len(texts)] = line[: len(line) // 2] + text + line[len(line) // 2 + len(text) :]
     with contextlib.suppress(Malformed):
         *_, last = verify_export(texts)
         assert isinstance(last, Verdict)
-        assert last.intact == (texts == [json.dumps(line) for line in export()])
+        assert last.intact == (texts == original)
 
 
 def test_attack_47_an_entry_that_names_another_index_than_its_line_is_named_for_what_it_is() -> (
@@ -456,13 +461,22 @@ def test_an_entry_with_a_negative_index_is_unreadable() -> None:
 
 
 def test_the_key_of_another_log_or_of_a_witness_is_not_the_logs_key() -> None:
-    name, public = "varde.example/lv", SIGNER.key.public
-    for other in (
-        NoteKey(name, KeyType.ED25519, public),
-        NoteKey(SIGNER.key.name, KeyType.ED25519_COSIGNATURE, public),
-    ):
-        with pytest.raises(Malformed, match="no key"):
-            verdict(export(), pinned=[format_vkey(other)])
+    with pytest.raises(Malformed, match="no key"):
+        verdict(export(), pinned=vkeys(log_signer("varde.example/lv", "log")))
+    name, public = SIGNER.key.name, SIGNER.key.ed25519.public
+    witness = format_vkey(NoteKey(name, KeyType.ED25519_COSIGNATURE, public))
+    with pytest.raises(Malformed, match="an Ed25519 and an ML-DSA-44 key"):
+        verdict(export(), pinned=[witness, vkeys(SIGNER)[1]])
+
+
+def test_one_of_a_logs_two_keys_alone_is_refused() -> None:
+    for alone in vkeys(SIGNER):
+        with pytest.raises(Malformed, match="a log has two keys"):
+            verdict(export(), pinned=[alone])
+        lines = export()
+        lines[0]["vkeys"] = [alone]
+        with pytest.raises(Malformed, match="a log has two keys"):
+            verdict(lines)
 
 
 def test_the_memory_taken_does_not_grow_with_a_file_of_misplaced_entries() -> None:

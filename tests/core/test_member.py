@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.federation import EE, FI, LV, ed25519_public, nkey, observer, party, vkey
+from support.federation import EE, FI, LV, ed25519_public, log_signer, nkey, observer, party, vkey
 from varde.encoding import Json, encode_base64url
 from varde.errors import Malformed, Reason, Untrusted, VardeError
 from varde.member import Member, Standing, format_member, nkey_public, parse_member
+from varde.note import format_vkey
 
 MEMBER = party(EE).member
 JSON: dict[str, Any] = json.loads(json.dumps(format_member(MEMBER)))
@@ -61,7 +62,10 @@ def test_the_form_is_that_of_the_protocol() -> None:
         "broker": "tls://ee.example:4222",
         "ca": encode_base64url(MEMBER.ca),
         "relay": MEMBER.relay,
-        "log": MEMBER.log,
+        "log": {
+            "Ed25519": format_vkey(MEMBER.log.ed25519),
+            "ML-DSA-44": format_vkey(MEMBER.log.ml_dsa_44),
+        },
         "witness": MEMBER.witness,
         "signing": {
             "Ed25519": encode_base64url(MEMBER.signing_keys.ed25519),
@@ -84,9 +88,10 @@ def test_every_key_of_a_seat_is_counted_as_bytes() -> None:
         MEMBER.ca,
         ed25519_public("EE 1 relay"),
         ed25519_public("EE 1 log"),
+        MEMBER.log.ml_dsa_44.public,
         ed25519_public("EE 1 witness"),
     ]
-    assert len(observer(EE).key_bytes()) == 6
+    assert len(observer(EE).key_bytes()) == 7
     assert MEMBER.log_name == "varde.example/ee"
 
 
@@ -194,18 +199,36 @@ def test_a_ca_certificate_has_1_to_4096_bytes(length: int) -> None:
 
 
 def test_a_log_key_signs_logs_and_is_not_a_witness_key() -> None:
-    name, key_id, encoded = MEMBER.log.split("+", 2)
-    assert refusal(log="x").reason is Reason.BAD_LOG
-    assert refusal(log=f"{name}+00000000+{encoded}").reason is Reason.BAD_LOG
-    assert refusal(log=5).reason is Reason.MALFORMED
+    name, key_id, encoded = JSON["log"]["Ed25519"].split("+", 2)
+
+    def reason(**changes: Json) -> Reason:
+        return refusal(log=JSON["log"] | changes).reason
+
+    assert reason(Ed25519="x") is Reason.BAD_LOG
+    assert reason(Ed25519=f"{name}+00000000+{encoded}") is Reason.BAD_LOG
+    assert reason(Ed25519=5) is Reason.MALFORMED
     cosigner = vkey(name, ed25519_public("EE 1 log"), kind=4)
-    assert refusal(log=cosigner).reason is Reason.BAD_ROSTER
+    assert reason(Ed25519=cosigner) is Reason.BAD_ROSTER
     assert key_id != cosigner.split("+")[1]
+
+
+def test_a_log_has_both_its_keys_under_one_name() -> None:
+    both = JSON["log"]
+    for alone in ("Ed25519", "ML-DSA-44"):
+        assert refusal(log={alone: both[alone]}).reason is Reason.MALFORMED
+        assert refusal(log=both[alone]).reason is Reason.MALFORMED
+        assert refusal(log=both | {alone: None}).reason is Reason.MALFORMED
+    exchanged = {"Ed25519": both["ML-DSA-44"], "ML-DSA-44": both["Ed25519"]}
+    assert refusal(log=exchanged).reason is Reason.BAD_ROSTER
+    assert refusal(log=both | {"ML-DSA-44": both["Ed25519"]}).reason is Reason.BAD_ROSTER
+    other = format_vkey(log_signer("varde.example/other", "EE 1 log").key.ml_dsa_44)
+    assert refusal(log=both | {"ML-DSA-44": other}).reason is Reason.BAD_ROSTER
+    assert refusal(log=both | {"ML-DSA-44": "x" * 4097}).reason is Reason.MALFORMED
 
 
 def test_a_witness_key_cosigns_and_is_not_a_log_key() -> None:
     assert MEMBER.witness_name == "varde.example/ee/witness"
-    assert refusal(witness=MEMBER.log).reason is Reason.BAD_ROSTER
+    assert refusal(witness=JSON["log"]["Ed25519"]).reason is Reason.BAD_ROSTER
     assert refusal(witness="x").reason is Reason.BAD_LOG
 
 

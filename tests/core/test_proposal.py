@@ -18,11 +18,13 @@ from support.federation import (
     federation,
     observer,
     party,
+    seed,
     voted,
 )
 from varde.encoding import Json, JsonObject, encode_base64url, format_json, sha256_base64url
+from varde.envelope import MAX_ENVELOPE_BYTES
 from varde.errors import Malformed, Reason, Refused, Untrusted, VardeError
-from varde.identifiers import FederationId, Nation
+from varde.identifiers import FederationId, Nation, parse_nation
 from varde.member import Member
 from varde.proposal import (
     MAX_BALLOT,
@@ -53,6 +55,7 @@ from varde.roster import (
     Vote,
     accept_next,
     extend_chain,
+    format_roster_payload,
     format_vote,
     parse_roster_payload,
     parse_vote,
@@ -60,7 +63,13 @@ from varde.roster import (
     sign_vote,
     verify_vote,
 )
-from varde.signing import MAX_ROSTER_PAYLOAD_BYTES, Kind, claimed_key, sign
+from varde.signing import (
+    MAX_ROSTER_PAYLOAD_BYTES,
+    MAX_SIGNED_ROSTER_BYTES,
+    Kind,
+    claimed_key,
+    sign,
+)
 
 STATES = federation()
 FIRST = STATES.roster
@@ -281,6 +290,25 @@ def test_a_roster_document_may_be_twice_as_large_as_any_other() -> None:
         with pytest.raises(Malformed) as error:
             sign(payload, kind, party(EE).signing)
         assert error.value.reason is Reason.OVERSIZE
+
+
+def test_a_proposal_of_64_seats_fits_into_a_document_and_a_message() -> None:
+    nations = [parse_nation(first + second) for first in "ABCDEFGH" for second in "ABCDEFGH"]
+    certificate = seed("certificate") * 20  # 640 bytes; one of P-256 has some 450
+    payload = format_roster_payload(
+        federation=STATES.id,
+        version=2,
+        previous=STATES.roster.hash,
+        issued_at=NOW,
+        expires_at=NOW + DAY,
+        members=[
+            replace(party(each).member, ca=certificate + each.encode(), name="N" * 48)
+            for each in nations
+        ],
+    )
+    assert len(parse_roster_payload(payload).members) == 64
+    document = sign(format_json({"roster": payload.decode()}), Kind.ROSTER, party(EE).signing)
+    assert len(document) <= MAX_SIGNED_ROSTER_BYTES < MAX_ENVELOPE_BYTES < 1024 * 1024
 
 
 def chain_of(length: int) -> tuple[list[Roster], list[bytes]]:

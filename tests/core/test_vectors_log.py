@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
 from varde.auditlog import format_leaf, parse_leaf
 from varde.checkpoint import (
+    LogKey,
     LogSigner,
     cosign_ed25519,
     cosign_ml_dsa_44,
@@ -38,6 +39,22 @@ VECTORS: dict[str, Any] = json.loads(
 LEAVES = [leaf_hash(bytes.fromhex(each)) for each in VECTORS["leaves"]]
 ROOTS = [bytes.fromhex(each) for each in VECTORS["roots"]]
 NOTE: str = VECTORS["checkpoint"]["note"]
+
+
+LOG_KEY = LogKey(
+    *(parse_vkey(VECTORS[each]["vkey"]) for each in ("checkpoint", "checkpoint_ml_dsa_44"))
+)
+
+
+def log_signer() -> LogSigner:
+    ed25519, ml_dsa_44 = (
+        bytes.fromhex(VECTORS[each]["seed"]) for each in ("checkpoint", "checkpoint_ml_dsa_44")
+    )
+    return LogSigner(
+        VECTORS["checkpoint"]["origin"],
+        Ed25519PrivateKey.from_private_bytes(ed25519),
+        MLDSA44PrivateKey.from_seed_bytes(ml_dsa_44),
+    )
 
 
 def stored() -> dict[Place, bytes]:
@@ -73,13 +90,17 @@ def test_every_consistency_proof_is_made_and_verified() -> None:
         verify_consistency(old, size, ROOTS[old], ROOTS[size], hashes(vector))
 
 
-def test_the_checkpoint_is_signed_byte_for_byte() -> None:
+def test_the_checkpoint_is_signed_byte_for_byte_but_for_what_ml_dsa_makes_random() -> None:
     vector = VECTORS["checkpoint"]
-    private = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(vector["seed"]))
-    signer = LogSigner(vector["origin"], private)
-    assert format_vkey(signer.key) == vector["vkey"]
-    assert signer.sign_checkpoint(vector["size"], ROOTS[vector["size"]]) == NOTE
-    assert open_checkpoint(NOTE, parse_vkey(vector["vkey"])).root == ROOTS[vector["size"]]
+    signer, size = log_signer(), vector["size"]
+    assert format_vkey(signer.key.ed25519) == vector["vkey"]
+    assert format_vkey(signer.key.ml_dsa_44) == VECTORS["checkpoint_ml_dsa_44"]["vkey"]
+    own = signer.sign_checkpoint(size, ROOTS[size], VECTORS["checkpoint_ml_dsa_44"]["time"])
+    assert own.startswith(NOTE)
+    signed = NOTE + VECTORS["checkpoint_ml_dsa_44"]["line"]
+    assert len(own) == len(signed)
+    assert open_checkpoint(signed, LOG_KEY) == open_checkpoint(own, LOG_KEY)
+    assert open_checkpoint(signed, LOG_KEY).root == ROOTS[size]
 
 
 def test_the_ed25519_cosignature_is_made_byte_for_byte() -> None:
@@ -115,8 +136,7 @@ def test_the_proof_file_leads_from_its_leaf_to_the_checkpoint() -> None:
     vector = VECTORS["proof"]
     proof = parse_proof(vector["file"])
     assert proof.index == vector["index"]
-    key = parse_vkey(VECTORS["checkpoint"]["vkey"])
-    assert verify_proof(proof, leaf_hash(bytes.fromhex(vector["leaf"])), key).size == 5
+    assert verify_proof(proof, leaf_hash(bytes.fromhex(vector["leaf"])), LOG_KEY).size == 5
     for name in ("ed25519_cosignature", "ml_dsa_44_cosignature"):
         assert cosigned_at(proof.checkpoint, parse_vkey(VECTORS[name]["vkey"])) == 1234
 

@@ -3,17 +3,18 @@
 import base64
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.federation import seed
+from support.federation import NOW, log_signer
 from varde.checkpoint import Checkpoint, LogSigner, format_consistency
+from varde.encoding import encode_base64
 from varde.merkle import EMPTY_ROOT, Frontier, consistency_proof, leaf_hash
+from varde.note import NoteSignature, format_signature
 from varde.witness import Cosign, RefuseCheckpoint, WitnessStatus, consider_checkpoint
 
 ORIGIN = "varde.example/ee"
-LOG = LogSigner(ORIGIN, Ed25519PrivateKey.from_private_bytes(seed("log")))
+LOG = log_signer(ORIGIN, "log")
 LOGS = {ORIGIN: LOG.key}
 
 
@@ -32,7 +33,7 @@ def stored(size: int) -> dict[str, Checkpoint]:
 def request(old: int, size: int, *, signer: LogSigner = LOG, label: str = "leaf") -> bytes:
     root, nodes = grown(size, label)
     proof = consistency_proof(old, size, nodes.__getitem__) if 0 < old <= size else []
-    return format_consistency(old, proof, signer.sign_checkpoint(size, root)).encode()
+    return format_consistency(old, proof, signer.sign_checkpoint(size, root, NOW)).encode()
 
 
 def status(raw: bytes, known: dict[str, Checkpoint]) -> int:
@@ -72,12 +73,12 @@ def test_attack_39_a_malformed_request_is_400(raw: bytes) -> None:
 
 
 def test_attack_39_a_checkpoint_that_its_log_did_not_sign_is_403() -> None:
-    other = LogSigner(ORIGIN, Ed25519PrivateKey.from_private_bytes(seed("other")))
+    other = log_signer(ORIGIN, "other")
     assert status(request(3, 7, signer=other), stored(3)) == 403
 
 
 def test_attack_39_an_unknown_log_is_404() -> None:
-    stranger = LogSigner("varde.example/xx", Ed25519PrivateKey.from_private_bytes(seed("log")))
+    stranger = log_signer("varde.example/xx", "log")
     assert status(request(0, 7, signer=stranger), {}) == 404
 
 
@@ -103,8 +104,28 @@ def test_attack_48_old_zero_with_a_proof_is_422() -> None:
 
 def test_attack_48_an_empty_checkpoint_goes_with_the_empty_root_only() -> None:
     assert isinstance(consider_checkpoint(request(0, 0), LOGS, {}), Cosign)
-    forged = LOG.sign_checkpoint(0, leaf_hash(b"something"))
+    empty, forged = (encode_base64(each) for each in (EMPTY_ROOT, leaf_hash(b"something")))
+    forged = LOG.sign_checkpoint(0, EMPTY_ROOT, NOW).replace(empty, forged)
     assert status(f"old 0\n\n{forged}".encode(), {}) == 400
+
+
+def test_attack_48_a_checkpoint_without_the_logs_ml_dsa_44_line_is_not_cosigned() -> None:
+    raw = request(0, 5).decode()
+    assert isinstance(consider_checkpoint(raw.encode(), LOGS, {}), Cosign)
+    ed25519_alone = raw[: raw.rindex("— ")]
+    decision = consider_checkpoint(ed25519_alone.encode(), LOGS, {})
+    assert isinstance(decision, RefuseCheckpoint)
+    assert decision.status is WitnessStatus.UNSIGNED
+    assert "0 ML-DSA-44 signatures" in decision.detail
+
+
+def test_lines_that_somebody_added_to_a_checkpoint_are_not_kept() -> None:
+    raw = request(0, 5)
+    added = format_signature(NoteSignature("nobody.example", b"junk", bytes(50_000))).encode()
+    plain, decision = (consider_checkpoint(each, LOGS, {}) for each in (raw, raw + added))
+    assert isinstance(plain, Cosign)
+    assert plain == decision
+    assert plain.note == raw.decode().partition("\n\n")[2]
 
 
 @given(st.binary(max_size=300))

@@ -14,7 +14,6 @@ from cryptography import x509
 
 from varde.errors import Untrusted, VardeError
 from varde.identifiers import FederationId, parse_nation
-from varde.note import parse_vkey
 from varde.proposal import Addition
 from varde.roster import MAX_ROSTER_LIFE_SECONDS, accept_genesis, parse_voted_roster
 from varde_gateway.founding.demo import prepare_demo
@@ -122,9 +121,10 @@ def test_the_seat_that_is_handed_over_is_the_nodes_own(tmp_path: Path) -> None:
     node = founded(tmp_path, "EE")
     assert read_member((node.plan.home / "member.json").read_bytes()) == node.member
     assert node.member.broker == "tls://broker.ee.example:20001"
-    log = parse_vkey(node.member.log)
+    log = node.member.log
     assert log.name == "varde.ee/log"
-    assert log.public == node.keyring.log.public_key().public_bytes_raw()
+    assert log.ed25519.public == node.keyring.log.public_key().public_bytes_raw()
+    assert log.ml_dsa_44.public == node.keyring.log_ml_dsa_44.public_key().public_bytes_raw()
     seed = (node.plan.home / "relay" / "relay.nk").read_text().strip()
     assert read_nkey_user(seed).public == node.member.relay
 

@@ -30,7 +30,10 @@ from varde_gateway.keystore_file import (
     ExposedKeystoreError,
     ForeignKeystoreError,
     KeystoreError,
+    Purpose,
     WrongPassphraseError,
+    encrypt_seeds,
+    open_file,
 )
 
 EE = parse_nation("EE")
@@ -66,6 +69,7 @@ def test_what_was_made_is_what_is_opened(tmp_path: Path) -> None:
     assert opened.message.public == made.message.public
     assert opened.voting[0].public == made.voting[0].public
     assert opened.log.private_bytes_raw() == made.log.private_bytes_raw()
+    assert opened.log_ml_dsa_44.private_bytes_raw() == made.log_ml_dsa_44.private_bytes_raw()
     assert opened.token.private_bytes_raw() == made.token.private_bytes_raw()
 
 
@@ -79,6 +83,15 @@ def test_no_two_purposes_share_a_key(path: Path) -> None:
     ]
     assert len(set(publics)) == len(publics)
     assert keyring.message.public.ml_dsa_65 != keyring.voting[0].public.ml_dsa_65
+
+
+def test_a_keystore_of_a_release_without_ml_dsa_44_for_the_log_says_what_to_do(path: Path) -> None:
+    seeds = open_file(path, EE, PASSPHRASE).seeds
+    del seeds.single[Purpose.LOG_ML_DSA_44]
+    raw = encrypt_seeds(EE, seeds, PASSPHRASE, n=GENERATED_SCRYPT_N, random=seeded(3))
+    path.write_bytes(raw)
+    with pytest.raises(KeystoreError, match=r"no key for: log-ml-dsa-44\. Make a new home"):
+        open_keystore(path, EE, PASSPHRASE)
 
 
 def test_a_wrong_passphrase_is_named_as_such(path: Path) -> None:
@@ -200,6 +213,7 @@ def assert_shows_no_secret(text: str) -> None:
 def test_the_seeds_that_the_next_tests_look_for_are_the_real_ones(path: Path) -> None:
     keyring = open_keystore(path, EE, PASSPHRASE)
     assert keyring.log.private_bytes_raw() in seeds_of(1)
+    assert keyring.log_ml_dsa_44.private_bytes_raw() in seeds_of(1)
     assert keyring.token.private_bytes_raw() in seeds_of(1)
 
 

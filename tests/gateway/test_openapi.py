@@ -22,13 +22,12 @@ import jsonschema_rs
 import pytest
 import schemathesis
 import uvicorn
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from support.alerts import sample_alert
 from support.desks import PASSWORD, Limits, running_office, sign_webhook
-from support.federation import EE, FI, federation, party, seed
+from support.federation import EE, FI, NOW, federation, log_signer, party, seed
 from support.nodes import Clock
-from varde.checkpoint import LogSigner, format_consistency
+from varde.checkpoint import format_consistency
 from varde.encoding import decode_base64url
 from varde.roster import sign_vote
 from varde_gateway.flow.users import NewUser, Role, create_users
@@ -188,8 +187,8 @@ def test_the_answers_to_good_requests_are_what_the_document_says(
     call("GET", "/v1/log/checkpoint", 200)
     call("GET", "/v1/log/tile/{tile}", 200, path={"tile": "0/000.p/1"})
     peer = federation().parties[FI].member.log_name
-    log = LogSigner(peer, Ed25519PrivateKey.from_private_bytes(seed("FI 1 log")))
-    first = format_consistency(0, [], log.sign_checkpoint(5, seed("root")))
+    log = log_signer(peer, "FI 1 log")
+    first = format_consistency(0, [], log.sign_checkpoint(5, seed("root"), NOW))
     text = {"content": first.encode(), "headers": {"Content-Type": "text/plain"}}
     call("POST", "/v1/witness/add-checkpoint", 200, **text)
     call("POST", "/v1/witness/add-checkpoint", 409, **text)

@@ -3,13 +3,11 @@
 import hashlib
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from support.desks import Office
-from support.federation import FI, federation, seed
+from support.federation import FI, NOW, federation, log_signer, seed
 from varde.auditlog import AuditKind
 from varde.checkpoint import (
-    LogSigner,
     cosigned_at,
     format_consistency,
     open_checkpoint,
@@ -20,7 +18,7 @@ from varde.note import parse_note
 
 pytestmark = pytest.mark.asyncio
 MEMBER = federation().parties[FI].member
-LOG = LogSigner(MEMBER.log_name, Ed25519PrivateKey.from_private_bytes(seed("FI 1 log")))
+LOG = log_signer(MEMBER.log_name, "FI 1 log")
 DIGEST = hashlib.sha256(MEMBER.log_name.encode()).hexdigest()
 
 
@@ -52,7 +50,7 @@ async def add(office: Office, old: int, note: str, *path: bytes) -> tuple[int, s
 
 
 async def test_a_members_checkpoint_is_cosigned_over_http(office: Office) -> None:
-    note = LOG.sign_checkpoint(5, seed("root"))
+    note = LOG.sign_checkpoint(5, seed("root"), NOW)
     status, line, _ = await add(office, 0, note)
     assert status == 200
     assert cosigned_at(note + line, office.node.desk.witness.key) == office.clock() // 1000
@@ -61,13 +59,14 @@ async def test_a_members_checkpoint_is_cosigned_over_http(office: Office) -> Non
 
 
 async def test_attack_39_every_refusal_has_the_status_of_tlog_witness(office: Office) -> None:
-    note = LOG.sign_checkpoint(5, seed("root"))
+    note = LOG.sign_checkpoint(5, seed("root"), NOW)
     assert (await add(office, 0, note))[0] == 200
-    newer = LOG.sign_checkpoint(9, seed("other root"))
-    stranger = LogSigner("nobody.example/log", Ed25519PrivateKey.from_private_bytes(seed("n")))
-    forger = LogSigner(MEMBER.log_name, Ed25519PrivateKey.from_private_bytes(seed("forger")))
-    assert (await add(office, 0, stranger.sign_checkpoint(5, seed("r"))))[0] == 404
-    assert (await add(office, 5, forger.sign_checkpoint(9, seed("r"))))[0] == 403
+    newer = LOG.sign_checkpoint(9, seed("other root"), NOW)
+    stranger = log_signer("nobody.example/log", "n")
+    forger = log_signer(MEMBER.log_name, "forger")
+    assert (await add(office, 0, stranger.sign_checkpoint(5, seed("r"), NOW)))[0] == 404
+    assert (await add(office, 5, forger.sign_checkpoint(9, seed("r"), NOW)))[0] == 403
+    assert (await add(office, 5, newer[: newer.rindex("— ")]))[0] == 403
     assert (await add(office, 10, newer))[0] == 400
     assert await add(office, 3, newer) == (409, "5\n", "text/x.tlog.size; charset=utf-8")
     rubbish = await office.post("/v1/witness/add-checkpoint", content=b"\xffold 5")
@@ -76,9 +75,9 @@ async def test_attack_39_every_refusal_has_the_status_of_tlog_witness(office: Of
 
 
 async def test_a_log_that_was_caught_is_refused_for_ever(office: Office) -> None:
-    assert (await add(office, 0, LOG.sign_checkpoint(5, seed("root"))))[0] == 200
-    assert (await add(office, 5, LOG.sign_checkpoint(5, seed("another root"))))[0] == 409
-    assert (await add(office, 5, LOG.sign_checkpoint(5, seed("root"))))[0] == 403
+    assert (await add(office, 0, LOG.sign_checkpoint(5, seed("root"), NOW)))[0] == 200
+    assert (await add(office, 5, LOG.sign_checkpoint(5, seed("another root"), NOW)))[0] == 409
+    assert (await add(office, 5, LOG.sign_checkpoint(5, seed("root"), NOW)))[0] == 403
     report = (await office.get("/v1/audit/witnesses", "auditor")).json()
     (conflict,) = report["conflicts"]
     assert conflict["nation"] == "FI"

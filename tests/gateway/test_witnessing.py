@@ -8,17 +8,15 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import delete, select, update
 
-from support.federation import EE, FI, LV, federation, seed
+from support.federation import EE, FI, LV, NOW, federation, log_signer, seed
 from support.nodes import Clock, Node, exchange_heartbeats, running_nodes, settle
 from support.sending import send
 from support.tampering import remove_guards
 from varde.auditlog import AuditKind
 from varde.checkpoint import (
     Checkpoint,
-    LogSigner,
     cosigned_at,
     format_consistency,
     open_checkpoint,
@@ -28,7 +26,7 @@ from varde.checkpoint import (
 )
 from varde.exchange import Answer, LogWord
 from varde.identifiers import Nation
-from varde.note import format_signature, parse_note, parse_vkey
+from varde.note import NoteSignature, format_signature, parse_note, parse_vkey
 from varde_gateway.flow.log_talk import Logs
 from varde_gateway.flow.trail import checkpoint
 from varde_gateway.flow.witnessing import TELLINGS, listen, speak
@@ -74,7 +72,7 @@ async def audit_kinds(node: Node) -> list[str]:
 
 def forked(node: Node, size: int, label: str) -> str:
     """Another history of the node's log, signed with its own key."""
-    return node.desk.log_signer.sign_checkpoint(size, seed(label))
+    return node.desk.log_signer.sign_checkpoint(size, seed(label), NOW)
 
 
 async def test_every_peer_cosigns_what_continues(nodes: dict[Nation, Node], clock: Clock) -> None:
@@ -131,8 +129,11 @@ async def test_attack_41_two_histories_of_one_size_are_kept_and_alarm_both_peers
     nodes: dict[Nation, Node], clock: Clock
 ) -> None:
     await beats(nodes, clock)
-    for peer, label in ((FI, "one history"), (LV, "another history")):
-        note = forked(nodes[EE], 500, label)
+    notes = {
+        peer: forked(nodes[EE], 500, label)
+        for peer, label in ((FI, "one history"), (LV, "another history"))
+    }
+    for peer, note in notes.items():
         # What each witness has been made to believe: the attacker owns the log's key and its proofs.
         await nodes[peer].desk.ledger.write(
             lambda tx, n=note: tx.connection.execute(
@@ -147,10 +148,7 @@ async def test_attack_41_two_histories_of_one_size_are_kept_and_alarm_both_peers
     await exchange_heartbeats([nodes[FI], nodes[LV]])
     for peer in (FI, LV):
         (conflict,) = await rows(nodes[peer], log_conflicts_table)
-        assert {conflict.first_note, conflict.second_note} == {
-            forked(nodes[EE], 500, "one history"),
-            forked(nodes[EE], 500, "another history"),
-        }
+        assert {conflict.first_note, conflict.second_note} == {*notes.values()}
         assert AuditKind.LOG_FORKED in await audit_kinds(nodes[peer])
 
 
@@ -175,6 +173,34 @@ async def test_attack_41_two_histories_of_different_sizes_cannot_be_proven_and_a
         conflicts = await rows(nodes[peer], log_conflicts_table)
         assert any(hidden in (each.first_note, each.second_note) for each in conflicts)
         assert AuditKind.LOG_FORKED in await audit_kinds(nodes[peer])
+
+
+async def test_a_fork_that_is_signed_or_carried_again_with_other_lines_is_the_same_fork(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    await beats(nodes, clock)
+    one, other = (forked(nodes[EE], 7, label) for label in "ab")
+    junk = format_signature(NoteSignature("nobody.example", b"junk", bytes(40)))
+    await listen(nodes[FI].desk, LV, LogWord(seen=(one,)))
+    for note in (other, forked(nodes[EE], 7, "b"), other + junk):
+        await listen(nodes[FI].desk, LV, LogWord(seen=(note,)))
+    (conflict,) = await rows(nodes[FI], log_conflicts_table)
+    assert {conflict.first_note, conflict.second_note} == {one, other}
+
+
+async def test_attack_41_a_fork_without_the_logs_ml_dsa_44_line_accuses_nobody(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    """Who has broken Ed25519 alone makes no log look forked, and halts no node."""
+    await beats(nodes, clock)
+    for label in "ab":
+        whole = forked(nodes[EE], 7, label)
+        ed25519_alone = whole[: whole.rindex("— ")]
+        await listen(nodes[FI].desk, LV, LogWord(seen=(ed25519_alone,)))
+        await listen(nodes[EE].desk, LV, LogWord(seen=(ed25519_alone,)))
+    assert await rows(nodes[FI], log_conflicts_table) == []
+    assert nodes[FI].desk.logs.of(EE).claims == {}
+    assert nodes[EE].desk.logs.halted == ""
 
 
 async def test_a_log_with_two_histories_is_not_cosigned_any_more(
@@ -218,11 +244,9 @@ async def test_what_no_log_has_signed_proves_nothing(
     nodes: dict[Nation, Node], clock: Clock
 ) -> None:
     await beats(nodes, clock)
-    stranger = LogSigner(
-        nodes[EE].party.member.log_name, Ed25519PrivateKey.from_private_bytes(seed("stranger"))
-    )
-    unknown = LogSigner("nobody.example", Ed25519PrivateKey.from_private_bytes(seed("nobody")))
-    seen = tuple(each.sign_checkpoint(7, seed("x")) for each in (stranger, unknown))
+    stranger = log_signer(nodes[EE].party.member.log_name, "stranger")
+    unknown = log_signer("nobody.example", "nobody")
+    seen = tuple(each.sign_checkpoint(7, seed("x"), NOW) for each in (stranger, unknown))
     await listen(nodes[FI].desk, LV, LogWord(seen=(*seen, "rubbish")))
     assert nodes[FI].desk.logs.of(EE).claims == {}
     assert await rows(nodes[FI], log_conflicts_table) == []
@@ -269,10 +293,8 @@ async def test_attack_42_a_database_that_was_rolled_back_is_not_signed_on(
 async def test_a_peer_cannot_halt_our_log_with_what_we_have_not_signed(
     nodes: dict[Nation, Node], clock: Clock
 ) -> None:
-    stranger = LogSigner(
-        nodes[EE].party.member.log_name, Ed25519PrivateKey.from_private_bytes(seed("stranger"))
-    )
-    claim = stranger.sign_checkpoint(10_000, seed("x"))
+    stranger = log_signer(nodes[EE].party.member.log_name, "stranger")
+    claim = stranger.sign_checkpoint(10_000, seed("x"), NOW)
     await listen(nodes[EE].desk, FI, LogWord(answer=Answer(409, "10000\n", claim)))
     assert nodes[EE].desk.logs.halted == ""
 
@@ -378,9 +400,9 @@ async def test_attack_45_a_cosignature_for_another_log_or_more_lines_is_not_kept
     said = nodes[EE].desk.logs.of(FI).said
     assert said is not None
     other = Checkpoint("another.example/log", said.size, said.root)
-    foreign = LogSigner(other.origin, Ed25519PrivateKey.from_private_bytes(seed("other")))
+    foreign = log_signer(other.origin, "other")
     line = format_signature(
-        nodes[FI].desk.witness.cosign(foreign.sign_checkpoint(said.size, said.root), 5)
+        nodes[FI].desk.witness.cosign(foreign.sign_checkpoint(said.size, said.root, NOW), 5)
     )
     for body in (line, "an extension\n" + line, line + line, ""):
         await listen(nodes[EE].desk, FI, LogWord(answer=Answer(200, body, None)))

@@ -14,11 +14,10 @@ from typing import Any, Protocol, Self, TypeVar
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Engine
 
-from support.federation import Party, seed
+from support.federation import Party, log_signer, seed
 from support.nodes import PlainWrapping
-from varde.checkpoint import LogSigner, WitnessSigner
+from varde.checkpoint import WitnessSigner
 from varde.identifiers import Lane, Nation
-from varde.note import parse_vkey
 from varde.roster import Trust
 from varde.transit import Transit
 from varde_gateway.flow.beacon import reroute
@@ -319,15 +318,12 @@ def make_desk(
     party: Party, ledger: Ledger, trust: Trust, clock: Clock, randbytes: Callable[[int], bytes]
 ) -> Desk:
     """A node of this party over this ledger."""
-    log_key, witness_key = (
-        Ed25519PrivateKey.from_private_bytes(seed(f"{party.nation} 1 {each}"))
-        for each in ("log", "witness")
-    )
+    witness_key = Ed25519PrivateKey.from_private_bytes(seed(f"{party.nation} 1 witness"))
     return Desk(
         nation=party.nation,
         keys=party.signing,
         voting_keys=(party.voting,),
-        log_signer=LogSigner(parse_vkey(party.member.log).name, log_key),
+        log_signer=log_signer(party.member.log_name, f"{party.nation} 1 log"),
         witness=WitnessSigner(party.member.witness_name, witness_key),
         trust=trust,
         ledger=ledger,

@@ -36,6 +36,7 @@ from support.evidence_files import (
     written,
 )
 from support.federation import EE, FI, LT, LV, NOW, a_document_id, seed
+from varde.checkpoint import LogSigner
 from varde.encoding import encode_base64, sha256_base64url
 from varde.identifiers import FederationId, Nation
 from varde.note import Note, NoteSignature, format_note, format_signature, parse_note
@@ -77,6 +78,24 @@ def _drop(name: str, number: int = 0, **counts: int) -> Callable[[], Lines]:
 def _note(make: Callable[[str], str]) -> Callable[[], Lines]:
     """The honest file with another note for its checkpoint, made of the one that the log has signed alone."""
     return lambda: written(papers(), checkpoint=lambda book: make(book.checkpoint()))
+
+
+def _log_lines(note: str, *kept: int) -> str:
+    """The note with these of its log's two lines, in this order."""
+    parsed = parse_note(note)
+    return format_note(Note(parsed.text, tuple(parsed.signatures[each] for each in kept)))
+
+
+def _ml_dsa_44_line(log: LogSigner) -> str:
+    """The line of a checkpoint of three entries."""
+    return format_signature(parse_note(log.sign_checkpoint(3, seed("tree"), NOW)).signatures[1])
+
+
+def _with_ml_dsa_44_blob(note: str, make: Callable[[bytes], bytes]) -> str:
+    parsed = parse_note(note)
+    ed25519, line = parsed.signatures
+    changed = NoteSignature(line.name, line.key_id, make(line.blob))
+    return format_note(Note(parsed.text, (ed25519, changed)))
 
 
 def _line(nation: Nation, note: str, when: int = NOW + 90) -> str:
@@ -390,7 +409,56 @@ BUNDLES: dict[str, Case] = {
         lambda: written(papers(), checkpoint=lambda book: book.checkpoint(by=STRANGE_LOG)),
         "checkpoint",
         "the checkpoint",
-        "0 signatures by varde.example/ee",
+        "0 Ed25519 signatures by varde.example/ee",
+    ),
+    "a checkpoint without its log's ML-DSA-44 line": Case(
+        _note(lambda note: _log_lines(note, 0)),
+        "checkpoint",
+        "the checkpoint",
+        "0 ML-DSA-44 signatures by varde.example/ee",
+    ),
+    "a checkpoint without its log's Ed25519 line": Case(
+        _note(lambda note: _log_lines(note, 1)),
+        "checkpoint",
+        "the checkpoint",
+        "0 Ed25519 signatures by varde.example/ee",
+    ),
+    "a checkpoint with its log's ML-DSA-44 line twice": Case(
+        _note(lambda note: _log_lines(note, 0, 1, 1)),
+        "checkpoint",
+        "the checkpoint",
+        "2 ML-DSA-44 signatures by varde.example/ee",
+    ),
+    "a checkpoint with the ML-DSA-44 line of another": Case(
+        _note(lambda note: _log_lines(note, 0) + _ml_dsa_44_line(LOG)),
+        "checkpoint",
+        "the checkpoint",
+        "the ML-DSA-44 signature of varde.example/ee is wrong",
+    ),
+    "a checkpoint with the ML-DSA-44 line of a strange key": Case(
+        _note(lambda note: _log_lines(note, 0) + _ml_dsa_44_line(STRANGE_LOG)),
+        "checkpoint",
+        "the checkpoint",
+        "0 ML-DSA-44 signatures by varde.example/ee",
+    ),
+    "a checkpoint with an ML-DSA-44 line of time 0": Case(
+        _note(lambda note: _with_ml_dsa_44_blob(note, lambda blob: bytes(8) + blob[8:])),
+        "checkpoint",
+        "the checkpoint",
+        "the time of the cosignature is out of range",
+    ),
+    "a checkpoint with its ML-DSA-44 line cut": Case(
+        _note(lambda note: _with_ml_dsa_44_blob(note, lambda blob: blob[:100])),
+        "checkpoint",
+        "the checkpoint",
+        "the ML-DSA-44 signature of varde.example/ee is wrong",
+    ),
+    "a checkpoint with its lines in the other order": Case(
+        _note(lambda note: _log_lines(note, 1, 0)),
+        "checkpoint",
+        "the checkpoint",
+        "EE has signed",
+        "ok",
     ),
     "a checkpoint of another node": Case(
         lambda: edited(lambda lines: lines[0].update(node="FI")),
@@ -406,7 +474,8 @@ BUNDLES: dict[str, Case] = {
     ),
     "a checkpoint of another tree": Case(
         lambda: written(
-            papers(), checkpoint=lambda book: LOG.sign_checkpoint(book.frontier.size, seed("tree"))
+            papers(),
+            checkpoint=lambda book: LOG.sign_checkpoint(book.frontier.size, seed("tree"), NOW),
         ),
         "entry",
         "entry 5",
@@ -432,7 +501,7 @@ BUNDLES: dict[str, Case] = {
         _note(lambda note: _under_another_name(note + _line(FI, note), key_id=True)),
         "witnesses",
         "the checkpoint",
-        "the signature of varde.example/lv/witness is wrong",
+        "the Ed25519 signature of varde.example/lv/witness is wrong",
     ),
     "a cosignature copied under another name alone": Case(
         _note(lambda note: _under_another_name(note + _line(FI, note), key_id=False)),
@@ -445,16 +514,16 @@ BUNDLES: dict[str, Case] = {
         _note(lambda note: note + _line(FI, note) * 2),
         "witnesses",
         "the checkpoint",
-        "2 signatures by varde.example/fi/witness",
+        "2 Ed25519 signatures by varde.example/fi/witness",
     ),
     "a cosignature at time 0": Case(
         _note(_at_time_zero), "witnesses", "the checkpoint", "time of the cosignature"
     ),
     "a cosignature of another checkpoint": Case(
-        _note(lambda note: note + _line(FI, LOG.sign_checkpoint(3, seed("tree")))),
+        _note(lambda note: note + _line(FI, LOG.sign_checkpoint(3, seed("tree"), NOW))),
         "witnesses",
         "the checkpoint",
-        "the signature of varde.example/fi/witness is wrong",
+        "the Ed25519 signature of varde.example/fi/witness is wrong",
     ),
     "cosignatures from the future": Case(
         _note(lambda note: note + _line(FI, note, LATE) + _line(LV, note)),
@@ -672,6 +741,14 @@ def _cosignature(make: Callable[[str], str]) -> Callable[[Lines], None]:
     return edit
 
 
+def _first_note(make: Callable[[str], str]) -> Callable[[Lines], None]:
+    def edit(lines: Lines) -> None:
+        line = lines[at(lines, "checkpoint")]
+        line["checkpoint"] = make(line["checkpoint"])
+
+    return edit
+
+
 def _header(**members: Any) -> Callable[[Lines], None]:
     return lambda lines: lines[0].update(members)
 
@@ -734,20 +811,34 @@ LOGS: dict[str, Case] = {
     "a log with a checkpoint of another tree": Case(
         lambda: log_edited(
             lambda lines: lines[at(lines, "checkpoint")].update(
-                checkpoint=LOG.sign_checkpoint(5, seed("tree"))
+                checkpoint=LOG.sign_checkpoint(5, seed("tree"), NOW)
             )
         ),
         "changed",
         "entries 0 to 4",
         "not those that the checkpoint of 5 entries signs",
     ),
+    "a log with a checkpoint without the log's ML-DSA-44 line": Case(
+        lambda: log_edited(_first_note(lambda note: _log_lines(note, 0))),
+        "bad_checkpoint",
+        "entry 5",
+        "0 ML-DSA-44 signatures by varde.example/ee",
+    ),
+    "a log with a checkpoint with the ML-DSA-44 line of another": Case(
+        lambda: log_edited(
+            _first_note(lambda note: _log_lines(note, 0) + _ml_dsa_44_line(LOG)),
+        ),
+        "bad_checkpoint",
+        "entry 5",
+        "the ML-DSA-44 signature of varde.example/ee is wrong",
+    ),
     "a log whose newest cosignature is wrong": Case(
         lambda: log_edited(
-            _cosignature(lambda note: note + _line(FI, LOG.sign_checkpoint(3, seed("tree"))))
+            _cosignature(lambda note: note + _line(FI, LOG.sign_checkpoint(3, seed("tree"), NOW)))
         ),
         "bad_checkpoint",
         "entry 12",
-        "the signature of varde.example/fi/witness is wrong",
+        "the Ed25519 signature of varde.example/fi/witness is wrong",
     ),
     "a log whose newest checkpoint has one cosignature only": Case(
         lambda: log_edited(_cosignature(lambda note: note + _line(FI, note))),

@@ -22,6 +22,7 @@ from support.federation import (
     NOW,
     a_document_id,
     federation,
+    log_signer,
     party,
     seed,
     successor,
@@ -44,9 +45,9 @@ ALERT, CANCEL = a_document_id(1), a_document_id(2)
 OTHER = a_document_id(99)
 HOME = federation()
 GENESIS = HOME.id
-LOG = LogSigner("varde.example/ee", Ed25519PrivateKey.from_private_bytes(seed("EE 1 log")))
-FI_LOG = LogSigner("varde.example/fi", Ed25519PrivateKey.from_private_bytes(seed("FI 1 log")))
-STRANGE_LOG = LogSigner("varde.example/ee", Ed25519PrivateKey.from_private_bytes(seed("strange")))
+LOG = log_signer("varde.example/ee", "EE 1 log")
+FI_LOG = log_signer("varde.example/fi", "FI 1 log")
+STRANGE_LOG = log_signer("varde.example/ee", "strange")
 
 
 def witness(nation: Nation) -> WitnessSigner:
@@ -229,7 +230,7 @@ class Book:
         }
 
     def checkpoint(self, *witnesses: Nation, by: LogSigner = LOG, at: int = NOW + 90) -> str:
-        note = by.sign_checkpoint(self.frontier.size, self.frontier.root())
+        note = by.sign_checkpoint(self.frontier.size, self.frontier.root(), NOW)
         lines = [format_signature(witness(each).cosign(note, at)) for each in witnesses]
         return note + "".join(lines)
 
@@ -342,7 +343,7 @@ def log_lines(
             "varde": "audit-log",
             "v": 1,
             "origin": LOG.key.name,
-            "vkeys": [format_vkey(LOG.key)],
+            "vkeys": [format_vkey(each) for each in LOG.key.both],
             "nation": EE,
             "federation": GENESIS,
         }

@@ -13,7 +13,9 @@ from functools import cache
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
+from varde.checkpoint import LogSigner
 from varde.document import Document, format_document
 from varde.encoding import JsonObject, sha256_base64url
 from varde.envelope import EnvelopeHeader
@@ -69,6 +71,15 @@ def ed25519_public(label: str) -> bytes:
     return Ed25519PrivateKey.from_private_bytes(seed(label)).public_key().public_bytes_raw()
 
 
+def log_signer(origin: str, label: str) -> LogSigner:
+    """The two keys of a log, from two seeds of one label."""
+    return LogSigner(
+        origin,
+        Ed25519PrivateKey.from_private_bytes(seed(label)),
+        MLDSA44PrivateKey.from_seed_bytes(seed(f"{label} ml-dsa-44")),
+    )
+
+
 @dataclass(frozen=True)
 class Party:
     """One nation's secrets and its seat."""
@@ -108,7 +119,7 @@ def party(nation: Nation, generation: int = 1) -> Party:
         broker=f"tls://{nation.lower()}.example:4222",
         ca=b"certificate of " + seed(f"{label} ca"),
         relay=nkey(ed25519_public(f"{label} relay")),
-        log=vkey(f"varde.example/{nation.lower()}", ed25519_public(f"{label} log")),
+        log=log_signer(f"varde.example/{nation.lower()}", f"{label} log").key,
         witness=vkey(
             f"varde.example/{nation.lower()}/witness", ed25519_public(f"{label} witness"), kind=4
         ),

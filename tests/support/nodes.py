@@ -14,13 +14,12 @@ from tempfile import TemporaryDirectory
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from support.federation import NOW, Federation, Party, seed
+from support.federation import NOW, Federation, Party, log_signer, seed
 from varde.admission import Admit, admit
 from varde.blob import BlobAddress, BlobFault
-from varde.checkpoint import LogSigner, WitnessSigner
+from varde.checkpoint import WitnessSigner
 from varde.errors import Reason
 from varde.identifiers import Lane, Nation
-from varde.note import parse_vkey
 from varde.subjects import blob_subject
 from varde.transit import Transit
 from varde_gateway.flow.desk import Desk, Policy
@@ -250,10 +249,7 @@ async def running_node(
             desk = Desk(
                 nation=party.nation,
                 keys=party.signing,
-                log_signer=LogSigner(
-                    parse_vkey(party.member.log).name,
-                    Ed25519PrivateKey.from_private_bytes(seed(f"{party.nation} 1 log")),
-                ),
+                log_signer=log_signer(party.member.log_name, f"{party.nation} 1 log"),
                 witness=WitnessSigner(
                     party.member.witness_name,
                     Ed25519PrivateKey.from_private_bytes(seed(f"{party.nation} 1 witness")),

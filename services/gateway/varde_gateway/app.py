@@ -21,7 +21,6 @@ from varde.checkpoint import LogSigner, WitnessSigner
 from varde.encoding import parse_json
 from varde.identifiers import Lane, Nation, parse_federation_id, parse_nation
 from varde.member import Member, parse_member
-from varde.note import parse_vkey
 from varde_gateway.broker_link import BrokerLink
 from varde_gateway.flow.attachments import run_fetching
 from varde_gateway.flow.beacon import run_beacon
@@ -101,7 +100,7 @@ async def serve(settings: GatewaySettings) -> None:
             next_keys=keyring.next_message,
             voting_keys=keyring.voting,
             hold_keys=lambda: _held_keys(settings, nation),
-            log_signer=LogSigner(parse_vkey(seat.log).name, keyring.log),
+            log_signer=LogSigner(seat.log_name, keyring.log, keyring.log_ml_dsa_44),
             witness=WitnessSigner(seat.witness_name, keyring.witness),
             trust=trust,
             ledger=ledger,

@@ -13,6 +13,7 @@ from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -50,7 +51,17 @@ class UnwrapError(KeystoreError):
 class Keyring:
     """The opened keystore. Holds private keys; shows none."""
 
-    __slots__ = ("_wraps", "log", "message", "nation", "next_message", "token", "voting", "witness")
+    __slots__ = (
+        "_wraps",
+        "log",
+        "log_ml_dsa_44",
+        "message",
+        "nation",
+        "next_message",
+        "token",
+        "voting",
+        "witness",
+    )
 
     def __init__(self, nation: Nation, seeds: Seeds) -> None:
         """Each key from its own seed; ``voting`` are the present voting keys and the next ones, where they are here."""
@@ -59,6 +70,7 @@ class Keyring:
         self.next_message = _optional_keys(seeds, Purpose.NEXT_MESSAGE)
         self.voting = voting_keys_of(seeds)
         self.log = Ed25519PrivateKey.from_private_bytes(seeds.single[Purpose.LOG])
+        self.log_ml_dsa_44 = MLDSA44PrivateKey.from_seed_bytes(seeds.single[Purpose.LOG_ML_DSA_44])
         self.witness = _witness_key(seeds.single[Purpose.LOG])
         self.token = Ed25519PrivateKey.from_private_bytes(seeds.single[Purpose.TOKEN])
         self._wraps = {each: AESGCM(seeds.single[each]) for each in _WRAPS}
@@ -208,9 +220,15 @@ def voting_keys_of(seeds: Seeds) -> tuple[SigningKeys, ...]:
 
 def _node_file(path: Path, nation: Nation, passphrase: SecretStr) -> OpenedFile:
     opened = open_file(path, nation, passphrase)
-    if not opened.seeds.purposes >= _NEEDED:
+    if not opened.seeds.purposes & _NEEDED:
         raise KeystoreError(
             f"{path} holds voting keys alone; the node needs its own keystore. Check 'keystore' in node.toml."
+        )
+    missing = ", ".join(sorted(_NEEDED - opened.seeds.purposes))
+    if missing:
+        raise KeystoreError(
+            f"{path} was written by an earlier release and has no key for: {missing}. Make a new home with 'varde init' "
+            f"and have its seat voted on."
         )
     return opened
 

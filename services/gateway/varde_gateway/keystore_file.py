@@ -58,6 +58,7 @@ class Purpose(StrEnum):
     MESSAGE = "message"
     VOTE = "vote"
     LOG = "log"
+    LOG_ML_DSA_44 = "log-ml-dsa-44"
     TOKEN = "token"  # noqa: S105 -- the name of a purpose
     PREKEY_WRAP = "prekey-wrap"
     SENSOR_WRAP = "sensor-wrap"

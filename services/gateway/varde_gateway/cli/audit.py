@@ -20,6 +20,7 @@ from varde.errors import Malformed, VardeError
 from varde.examination import Examination, examine
 from varde.explanation import describe_evidence, describe_log, explain_log
 from varde.identifiers import FederationId, parse_federation_id
+from varde.note import format_vkey
 from varde.roster import parse_roster_payload, parse_voted_roster
 from varde.testimony import printable
 from varde_gateway.cli.command import JsonOption, make_app, print_json
@@ -161,7 +162,7 @@ def verify(
         list[str] | None,
         typer.Option(
             "--key",
-            help="For a log: a key of it (C2SP vkey) that you know from elsewhere; may be repeated.",
+            help="For a log: its two keys (C2SP vkeys) as you know them from elsewhere, each with '--key', Ed25519 first.",
         ),
     ] = None,
     roster: Annotated[
@@ -257,7 +258,8 @@ def _keys_of(roster: Path) -> list[str]:
     listed = value.get("rosters")
     texts = [str(each).encode() for each in listed] if isinstance(listed, list) else [raw]
     payloads = [parse_roster_payload(parse_voted_roster(each).payload) for each in texts]
-    return [member.log for each in payloads for member in each.members.values()]
+    members = [member for each in payloads for member in each.members.values()]
+    return [format_vkey(key) for member in members for key in member.log.both]
 
 
 def _print(steps: Iterable[Step]) -> None:

@@ -20,6 +20,7 @@ from varde.errors import VardeError
 from varde.identifiers import FederationId, Nation, parse_federation_id, parse_nation
 from varde.keys import SigningKeys
 from varde.member import format_member, parse_member
+from varde.note import format_vkey
 from varde.roster import parse_roster_payload, parse_voted_roster, sign_vote
 from varde_gateway.cli.command import JsonOption, make_app, print_json
 from varde_gateway.cli.exits import Exit, fail
@@ -286,7 +287,7 @@ def show(
             "nation": each.nation,
             "name": each.name,
             "broker": each.broker,
-            "log": each.log,
+            "log": [format_vkey(key) for key in each.log.both],
             "signing_key": each.signing_keys.ed25519_kid,
             "voted": each.nation not in missing,
         }

@@ -80,7 +80,7 @@ async def checkpoint(desk: Desk) -> str:
         # Our own history is not whole, or we do not know yet whether it is: signing on would make a second one.
         return note
     if size == 0:
-        return desk.log_signer.sign_checkpoint(0, EMPTY_ROOT)
+        return desk.log_signer.sign_checkpoint(0, EMPTY_ROOT, desk.now())
 
     def keep(tx: Transaction) -> str:
         # Only what earlier commits made durable is signed: this transaction has appended nothing yet.
@@ -91,7 +91,7 @@ async def checkpoint(desk: Desk) -> str:
         if kept is not None:
             return str(kept)
         root = root_at(durable, node_reader(tx.connection))
-        signed = desk.log_signer.sign_checkpoint(durable, root)
+        signed = desk.log_signer.sign_checkpoint(durable, root, tx.now // 1000)
         tx.connection.execute(
             insert(checkpoints_table), {"size": durable, "note": signed, "at": tx.now}
         )
@@ -173,7 +173,7 @@ async def log_lines(desk: Desk, size: int, newest: str) -> AsyncIterator[str]:
             "varde": "audit-log",
             "v": 1,
             "origin": desk.log_signer.key.name,
-            "vkeys": [format_vkey(desk.log_signer.key)],
+            "vkeys": [format_vkey(each) for each in desk.log_signer.key.both],
             "nation": desk.nation,
             "federation": desk.trust.current.federation,
         }

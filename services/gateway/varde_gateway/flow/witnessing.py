@@ -16,8 +16,10 @@ from sqlalchemy import Connection, insert, select, update
 from varde.auditlog import AuditKind
 from varde.checkpoint import (
     Checkpoint,
+    LogKey,
     cosigned_at,
     format_consistency,
+    keep_own_lines,
     open_checkpoint,
     parse_checkpoint,
     witness_majority,
@@ -27,7 +29,7 @@ from varde.errors import Untrusted, VardeError
 from varde.exchange import MAX_PROVE, MAX_SEEN, Answer, LogWord
 from varde.identifiers import Nation
 from varde.merkle import consistency_proof, root_at, verify_consistency
-from varde.note import NoteKey, format_signature, parse_note, parse_vkey
+from varde.note import format_signature, parse_note, parse_vkey
 from varde.witness import Cosign, RefuseCheckpoint, WitnessStatus, consider_checkpoint
 from varde_gateway.flow.cosignatures import Cosignature, keep_cosignature
 from varde_gateway.flow.desk import Desk
@@ -105,7 +107,7 @@ async def listen(desk: Desk, peer: Nation, word: LogWord) -> None:
 async def add_checkpoint(desk: Desk, request: bytes) -> Answer:
     """Answer tlog-witness ``add-checkpoint`` as it came by HTTP: for the log of any member but ourselves."""
     keys = {
-        member.log_name: (nation, parse_vkey(member.log))
+        member.log_name: (nation, member.log)
         for nation, member in desk.trust.current.members.items()
         if nation != desk.nation
     }
@@ -187,9 +189,9 @@ def _add(
     return format_consistency(stored, paths[stored], note)
 
 
-def _log_key(desk: Desk, nation: Nation) -> NoteKey | None:
+def _log_key(desk: Desk, nation: Nation) -> LogKey | None:
     member = desk.trust.current.members.get(nation)
-    return None if member is None else parse_vkey(member.log)
+    return None if member is None else member.log
 
 
 async def _consider(desk: Desk, peer: Nation, talk: LogTalk, request: str) -> Checkpoint | None:
@@ -202,7 +204,7 @@ async def _consider(desk: Desk, peer: Nation, talk: LogTalk, request: str) -> Ch
 
 
 def _consider_durably(
-    tx: Transaction, request: str, key: NoteKey, peer: Nation
+    tx: Transaction, request: str, key: LogKey, peer: Nation
 ) -> tuple[Cosign | RefuseCheckpoint, str | None]:
     stored = tx.connection.scalar(
         select(witnessed_table.c.note).where(witnessed_table.c.origin == key.name)
@@ -230,13 +232,14 @@ _CONTRADICTIONS: Final = frozenset({WitnessStatus.OTHER_SIZE, WitnessStatus.INCO
 
 def _record_contradiction(  # noqa: PLR0917 -- the parts of one finding
     tx: Transaction,
-    key: NoteKey,
+    key: LogKey,
     peer: Nation,
     stored: str,
     note: str,
     decision: RefuseCheckpoint,
 ) -> None:
     before, now = open_checkpoint(stored, key), open_checkpoint(note, key)
+    note = keep_own_lines(note, key)
     if before.size == now.size and before.root != now.root:
         record_conflict(tx, peer, stored, note, f"two checkpoints of {now.size} entries")
     elif decision.status is WitnessStatus.INCONSISTENT:
@@ -247,8 +250,9 @@ def _record_contradiction(  # noqa: PLR0917 -- the parts of one finding
 
 def record_conflict(tx: Transaction, nation: Nation, first: str, second: str, detail: str) -> None:
     """Keep both checkpoints of ``nation`` for ever and raise the alarm, once for each pair."""
-    notes = sorted((first, second))
-    digest = sha256_base64url("\0".join(notes).encode())
+    # Of what was signed: the same two states come with other lines each time they are signed or carried.
+    texts = sorted(parse_note(each).text for each in (first, second))
+    digest = sha256_base64url("\0".join(texts).encode())
     known = tx.connection.scalar(
         select(log_conflicts_table.c.digest).where(log_conflicts_table.c.digest == digest)
     )
@@ -343,19 +347,20 @@ async def _compare(desk: Desk, by: Nation, note: str) -> None:
     opened = _open_seen(desk, note)
     if opened is None:
         return
-    owner, claimed = opened
+    owner, claimed, own_lines = opened
     if owner == desk.nation:
         await _compare_own(desk, by, note)
     elif not desk.logs.is_verified(claimed):
-        await _compare_other(desk, by, owner, claimed, note)
+        await _compare_other(desk, by, owner, claimed, own_lines)
 
 
-def _open_seen(desk: Desk, note: str) -> tuple[Nation, Checkpoint] | None:
+def _open_seen(desk: Desk, note: str) -> tuple[Nation, Checkpoint, str] | None:
     try:
         origin = parse_checkpoint(parse_note(note).text).origin
         for member in desk.trust.current.members.values():
             if member.log_name == origin:
-                return member.nation, open_checkpoint(note, parse_vkey(member.log))
+                checkpoint = open_checkpoint(note, member.log)
+                return member.nation, checkpoint, keep_own_lines(note, member.log)
     except VardeError:
         # Whoever passes on what no log has signed proves nothing by it.
         return None

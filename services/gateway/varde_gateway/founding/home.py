@@ -156,7 +156,7 @@ def found_node(
         broker=f"tls://{plan.broker_address}",
         ca=ca_der,
         relay=relay_user.public,
-        log=format_vkey(LogSigner(plan.log_origin, keyring.log).key),
+        log=LogSigner(plan.log_origin, keyring.log, keyring.log_ml_dsa_44).key,
         witness=format_vkey(WitnessSigner(plan.witness_name, keyring.witness).key),
         signing_keys=keyring.message.public,
         voting_keys=None if plan.standing is Standing.OBSERVER else keyring.voting[0].public,
