@@ -682,7 +682,7 @@ class Evidence:
             self.step("checkpoint", "failed", place, str(error))
             return None
         said = (
-            f"{node} has signed, with the log key that the members voted for, that its log {checkpoint[0]} "
+            f"{node} has signed, with both log keys that the members voted for, that its log {checkpoint[0]} "
             f"has {checkpoint[1]} entries under one root: it cannot deny any of them."
         )
         self.step("checkpoint", "ok", place, said)

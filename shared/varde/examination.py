@@ -204,7 +204,7 @@ class _Examiner:
         self._ok(
             CHECKPOINT,
             "the checkpoint",
-            f"{node} has signed, with the log key that the members voted for, that its log {checkpoint.origin} "
+            f"{node} has signed, with both log keys that the members voted for, that its log {checkpoint.origin} "
             f"has {checkpoint.size} entries under one root: it cannot deny any of them.",
         )
         try:

@@ -6,6 +6,7 @@ import random
 import ssl
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +16,13 @@ from cryptography import x509
 from varde.errors import Untrusted, VardeError
 from varde.identifiers import FederationId, parse_nation
 from varde.proposal import Addition
-from varde.roster import MAX_ROSTER_LIFE_SECONDS, accept_genesis, parse_voted_roster
+from varde.roster import (
+    MAX_ROSTER_LIFE_SECONDS,
+    accept_genesis,
+    parse_roster_payload,
+    parse_voted_roster,
+)
+from varde_gateway.cli.doctor import Level, check_seat
 from varde_gateway.founding.demo import prepare_demo
 from varde_gateway.founding.federation import (
     add_vote,
@@ -127,6 +134,22 @@ def test_the_seat_that_is_handed_over_is_the_nodes_own(tmp_path: Path) -> None:
     assert log.ml_dsa_44.public == node.keyring.log_ml_dsa_44.public_key().public_bytes_raw()
     seed = (node.plan.home / "relay" / "relay.nk").read_text().strip()
     assert read_nkey_user(seed).public == node.member.relay
+
+
+def test_doctor_compares_both_keys_of_the_log_with_the_seat(tmp_path: Path) -> None:
+    plans = [plan(tmp_path, code) for code in ("EE", "FI")]
+    node = found_federation(plans, sensors=(), now=NOW, random=random.Random(1).randbytes).nodes[0]
+    text = json.loads((node.plan.home / "rosters.json").read_text())["rosters"][0]
+    roster = parse_roster_payload(parse_voted_roster(text.encode()).payload)
+    assert check_seat(roster, node.keyring).level is Level.OK
+    for half in ("ed25519", "ml_dsa_44"):
+        key = replace(getattr(node.member.log, half), public=bytes([7]) * 32)
+        seat = replace(node.member, log=replace(node.member.log, **{half: key}))
+        finding = check_seat(
+            replace(roster, members={**roster.members, seat.nation: seat}), node.keyring
+        )
+        assert finding.level is Level.FAIL
+        assert "other keys for the audit log" in finding.text
 
 
 def test_no_key_of_two_nodes_is_the_same(tmp_path: Path) -> None:

@@ -13,9 +13,8 @@ from support.federation import EE, NOW, federation, seed
 from support.nodes import Clock, exchange_heartbeats, running_nodes, settle
 from support.witnesses import OutsideWitness, serving
 from varde.auditlog import AuditKind
-from varde.checkpoint import cosigned_at, open_checkpoint
+from varde.checkpoint import LogKey, cosigned_at, open_checkpoint
 from varde.evidence import Verdict, verify_export
-from varde.note import NoteKey
 from varde_gateway.flow.log_talk import OutsideTalk
 from varde_gateway.flow.outside_witnesses import ask_outside
 from varde_gateway.flow.trail import checkpoint, export_lines
@@ -41,7 +40,7 @@ async def witness(office: Office) -> AsyncIterator[OutsideWitness]:
         yield running
 
 
-def log_key(office: Office) -> NoteKey:
+def log_key(office: Office) -> LogKey:
     return office.node.desk.log_signer.key
 
 
@@ -130,7 +129,9 @@ async def test_a_witness_that_holds_more_of_our_log_than_we_is_a_trouble(
 ) -> None:
     name = log_key(office).name
     key = office.node.desk.log_signer
-    witness.known[name] = open_checkpoint(key.sign_checkpoint(900, seed("root")), log_key(office))
+    witness.known[name] = open_checkpoint(
+        key.sign_checkpoint(900, seed("root"), NOW), log_key(office)
+    )
     await grow(office)
     await ask_outside(office.node.desk, client)
     view = await outside(office)
@@ -144,7 +145,7 @@ async def test_a_witness_that_holds_another_root_of_the_same_size_is_a_trouble(
     office: Office, witness: OutsideWitness, client: WitnessClient
 ) -> None:
     size = await grow(office)
-    other = office.node.desk.log_signer.sign_checkpoint(size, seed("another root"))
+    other = office.node.desk.log_signer.sign_checkpoint(size, seed("another root"), NOW)
     witness.known[log_key(office).name] = open_checkpoint(other, log_key(office))
     await ask_outside(office.node.desk, client)
     assert "another root" in (await outside(office))["trouble"]

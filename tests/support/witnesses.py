@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from support.federation import NOW, seed
-from varde.checkpoint import Checkpoint, cosign_ed25519, cosign_ml_dsa_44
+from varde.checkpoint import Checkpoint, LogKey, cosign_ed25519, cosign_ml_dsa_44
 from varde.note import KeyType, NoteKey, NoteSignature, format_signature
 from varde.witness import RefuseCheckpoint, WitnessStatus, consider_checkpoint
 
@@ -24,7 +24,7 @@ class OutsideWitness:
     """Witnesses the logs that it was told of; ``answer`` is said instead of the truth, ``ahead`` is its clock's fault."""
 
     name: str
-    logs: dict[str, NoteKey]
+    logs: dict[str, LogKey]
     post_quantum: bool = False
     known: dict[str, Checkpoint] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)

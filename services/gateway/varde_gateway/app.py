@@ -21,6 +21,7 @@ from varde.checkpoint import LogSigner, WitnessSigner
 from varde.encoding import parse_json
 from varde.identifiers import Lane, Nation, parse_federation_id, parse_nation
 from varde.member import Member, parse_member
+from varde.note import parse_vkey
 from varde_gateway.broker_link import BrokerLink
 from varde_gateway.flow.attachments import run_fetching
 from varde_gateway.flow.beacon import run_beacon

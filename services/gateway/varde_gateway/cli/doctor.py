@@ -21,6 +21,7 @@ from rich.text import Text
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from varde.checkpoint import LogSigner
 from varde.encoding import parse_json, require_list
 from varde.errors import VardeError
 from varde.identifiers import Nation, parse_federation_id, parse_nation
@@ -231,6 +232,13 @@ def check_seat(roster: Roster, keyring: Keyring) -> Finding:
             "seat",
             Level.FAIL,
             "the roster names other signing keys than the keystore has",
+            "Restore the keystore that belongs to this seat.",
+        )
+    if own.log != LogSigner(own.log_name, keyring.log, keyring.log_ml_dsa_44).key:
+        return Finding(
+            "seat",
+            Level.FAIL,
+            "the roster names other keys for the audit log than the keystore has: no peer will cosign it",
             "Restore the keystore that belongs to this seat.",
         )
     return Finding("seat", Level.OK, "the roster names this node's keys")
