@@ -91,6 +91,11 @@ def _ml_dsa_44_line(log: LogSigner) -> str:
     return format_signature(parse_note(log.sign_checkpoint(3, seed("tree"), NOW)).signatures[1])
 
 
+def _with_ed25519_line(note: str, other: str) -> str:
+    parsed = parse_note(note)
+    return format_note(Note(parsed.text, (parse_note(other).signatures[0], parsed.signatures[1])))
+
+
 def _with_ml_dsa_44_blob(note: str, make: Callable[[bytes], bytes]) -> str:
     parsed = parse_note(note)
     ed25519, line = parsed.signatures
@@ -434,6 +439,12 @@ BUNDLES: dict[str, Case] = {
         "checkpoint",
         "the checkpoint",
         "the ML-DSA-44 signature of varde.example/ee is wrong",
+    ),
+    "a checkpoint with the Ed25519 line of another": Case(
+        _note(lambda note: _with_ed25519_line(note, LOG.sign_checkpoint(3, seed("tree"), NOW))),
+        "checkpoint",
+        "the checkpoint",
+        "the Ed25519 signature of varde.example/ee is wrong",
     ),
     "a checkpoint with the ML-DSA-44 line of a strange key": Case(
         _note(lambda note: _log_lines(note, 0) + _ml_dsa_44_line(STRANGE_LOG)),
@@ -845,6 +856,13 @@ LOGS: dict[str, Case] = {
         "witnesses",
         "the checkpoints",
         "3 of the 3 other members (FI, LT, LV) have cosigned the checkpoint of 5",
+        "ok",
+    ),
+    "a log whose newest 65 checkpoints nobody has cosigned": Case(
+        lambda: log_lines(alone=65),
+        "witnesses",
+        "the checkpoints",
+        "3 of the 3 other members (FI, LT, LV) have cosigned the checkpoint of 12",
         "ok",
     ),
     "a log that too few have cosigned": Case(

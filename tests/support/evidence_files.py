@@ -334,9 +334,13 @@ def edited(edit: Callable[[Lines], object]) -> Lines:
 
 
 def log_lines(
-    *, with_rosters: bool = True, witnesses: tuple[Nation, ...] = (FI, LT, LV), entries: int = 12
+    *,
+    with_rosters: bool = True,
+    witnesses: tuple[Nation, ...] = (FI, LT, LV),
+    entries: int = 12,
+    alone: int = 0,
 ) -> Lines:
-    """A whole exported log with checkpoints of 5 and of all entries, cosigned."""
+    """A whole exported log with checkpoints of 5 and of all entries, cosigned; after them ``alone`` that nobody cosigned."""
     book = Book()
     lines: Lines = [
         {
@@ -349,15 +353,17 @@ def log_lines(
         }
     ]
     lines += [{"roster": each} for each in rosters()] if with_rosters else []
-    for number in range(entries):
+    for number in range(entries + alone):
         index = book.write(AuditKind.SENT, (("document", a_document_id(number)),))
         raw = book.leaves[index]
         digest = encode_base64url(leaf_hash(raw))
         lines.append({"index": index, "leaf": raw.decode(), "hash": digest})
         if number in {4, entries - 1}:
             lines.append({"checkpoint": book.checkpoint(*witnesses)})
+        elif number >= entries:
+            lines.append({"checkpoint": book.checkpoint()})
     note = book.checkpoint()
-    return [*lines, {"end": {"entries": entries, "checkpoint": note}}]
+    return [*lines, {"end": {"entries": entries + alone, "checkpoint": note}}]
 
 
 def log_edited(edit: Callable[[Lines], object], **options: Any) -> Lines:
