@@ -8,7 +8,7 @@ DEMO_DIR ?= demo
 STAMP := $(VENV)/.set-up
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts mutate bench soak lock clean
+.PHONY: help demo test check lint types contracts mutate bench bench-log soak lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ mutate: $(STAMP) ## Mutation testing of the core modules that guard the door
 
 bench: $(STAMP) ## Measure latency and throughput beside the raw broker path
 	$(BIN)/python tests/bench
+
+bench-log: $(STAMP) debian-packages ## The audit log at 10,000 and 1,000,000 entries (BENCH_LOG="--postgres --large 100000")
+	$(BIN)/python tests/bench/log.py $(BENCH_LOG)
 
 soak: $(STAMP) debian-packages ## New property examples, then faults for an hour (SOAK_FAULTS=200 SOAK_SEED=1 SOAK_REPORT=FILE); needs root
 	$(BIN)/pytest tests/core --hypothesis-profile=search

@@ -239,3 +239,13 @@ def test_one_row_at_fault_in_an_exported_log_is_named(exported: Path, fault: str
     assert done.returncode != 0
     assert str(index) in done.stdout + done.stderr
     assert fault in (done.stdout + done.stderr).lower()
+
+
+def test_the_log_can_be_taken_from_the_home_alone_and_verifies(
+    federation: Federation, tmp_path: Path
+) -> None:
+    home, out = federation.nation("EE")["home"], tmp_path / "EE.jsonl"
+    words = ("audit", "export", "--home", home, "--out", str(out))
+    subprocess.run([sys.executable, "-m", "varde_gateway", *words], timeout=60, check=True)
+    done = _verify(out)
+    assert done.returncode == 0, done.stdout + done.stderr

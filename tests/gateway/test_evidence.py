@@ -28,8 +28,8 @@ from varde_gateway.flow.display import note_displayed
 from varde_gateway.flow.evidence import evidence_lines, gather_evidence
 from varde_gateway.flow.faults import Conflict, Forbidden, NotFound
 from varde_gateway.flow.lifecycle import cancel_alert
+from varde_gateway.flow.log_export import export_lines, log_lines
 from varde_gateway.flow.review import Viewer
-from varde_gateway.flow.trail import export_lines, log_lines
 from varde_gateway.store.tables import checkpoints_table, documents_table
 
 pytestmark = pytest.mark.asyncio

@@ -37,10 +37,10 @@ from varde.identifiers import Nation
 from varde_gateway.flow.acknowledge import acknowledge
 from varde_gateway.flow.beacon import reroute
 from varde_gateway.flow.display import note_displayed
+from varde_gateway.flow.log_export import export_lines
 from varde_gateway.flow.overdue import notice_overdue
 from varde_gateway.flow.review import CSV_COLUMNS, format_csv
 from varde_gateway.flow.statistics import OTHER, reasons_in
-from varde_gateway.flow.trail import export_lines
 from varde_gateway.flow.users import Role, note_ended_access
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.mentions import nations_of

@@ -12,12 +12,12 @@ from varde.checkpoint import open_checkpoint, parse_proof, verify_proof
 from varde.encoding import decode_base64url
 from varde.evidence import Fault, Verdict, verify_export
 from varde_gateway.flow.faults import Invalid, NotFound
+from varde_gateway.flow.log_export import export_lines
 from varde_gateway.flow.trail import (
     HistoryLost,
     check_stored_log,
     checkpoint,
     consistency,
-    export_lines,
     inclusion,
     list_entries,
 )

@@ -52,8 +52,11 @@ class PostgresCluster:
 
 
 @contextmanager
-def postgres_cluster(programs: Path) -> Iterator[PostgresCluster]:
-    """A fresh cluster; as root the server runs as the user ``postgres``, as it refuses to run as root."""
+def postgres_cluster(programs: Path, *, durable: bool = False) -> Iterator[PostgresCluster]:
+    """A fresh cluster; as root the server runs as the user ``postgres``, as it refuses to run as root.
+
+    ``durable`` syncs every commit, for measurements.
+    """
     user = "postgres" if os.geteuid() == 0 else None
     directory = Path(tempfile.mkdtemp(prefix="varde-postgres-"))
     try:
@@ -73,7 +76,7 @@ def postgres_cluster(programs: Path) -> Iterator[PostgresCluster]:
         options = {
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": str(directory),
-            "fsync": "off",
+            "fsync": "on" if durable else "off",
             "max_connections": "200",
             "shared_buffers": "32MB",
         }

@@ -36,6 +36,7 @@ from varde_gateway.cli.node_client import (
     find_sign_in,
     signed_in,
 )
+from varde_gateway.cli.offline_export import export_stored
 from varde_gateway.cli.review import (
     AboutOption,
     ActorOption,
@@ -78,6 +79,13 @@ def export(
     text: TextOption = None,
     begin: FromOption = None,
     until: UntilOption = None,
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            "--home",
+            help="Instead of a sign-in: a node's home. Its database is read as it is; the node need not run.",
+        ),
+    ] = None,
     url: UrlOption = None,
     username: UsernameOption = None,
     password: PasswordOption = None,
@@ -88,13 +96,20 @@ def export(
     """Write the whole audit log of a node to a file, or the entries that are searched for, as an auditor.
 
     Examples: varde audit export --demo demo --nation EE --out EE.jsonl |
-    varde audit export --format csv --kind refused --demo demo --nation EE --out refused.csv
+    varde audit export --format csv --kind refused --demo demo --nation EE --out refused.csv |
+    varde audit export --home /var/lib/varde --out EE.jsonl
     """
     wanted = filter_parameters(kind, actor, alert, about, text, begin, until)
     if form is ExportFormat.LOG and wanted:
         fail(
             Exit.USAGE, "the log can only be verified whole: a filter needs --format csv or jsonl."
         )
+    if home is not None:
+        if form is not ExportFormat.LOG or url is not None or demo is not None:
+            fail(Exit.USAGE, "--home gives the whole log, and stands alone with --out.")
+        entries = export_stored(home, out)
+        print(f"{out}: {entries}. Verify it with: varde audit verify {out}")
+        return
     sign_in = find_sign_in(
         "auditor",
         url=url,

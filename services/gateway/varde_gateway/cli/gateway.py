@@ -8,6 +8,7 @@ import typer
 from varde_gateway.app import run
 from varde_gateway.cli.command import make_app
 from varde_gateway.cli.exits import Exit, fail
+from varde_gateway.flow.trail import HistoryLost
 from varde_gateway.keystore_file import KeystoreError
 from varde_gateway.settings import SettingsError, load_settings
 
@@ -24,5 +25,5 @@ def gateway(
     """
     try:
         run(load_settings(home))
-    except (SettingsError, KeystoreError) as error:
+    except (SettingsError, KeystoreError, HistoryLost) as error:
         fail(Exit.FAILED, str(error))

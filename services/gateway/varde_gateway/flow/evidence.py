@@ -38,8 +38,9 @@ from varde.receipt import parse_receipt
 from varde.signing import Kind, parse_signed
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import Conflict, Forbidden, NotFound
+from varde_gateway.flow.log_export import roster_reader
 from varde_gateway.flow.review import Viewer, check_clearance
-from varde_gateway.flow.trail import checkpoint, roster_reader
+from varde_gateway.flow.trail import checkpoint
 from varde_gateway.flow.witness_report import cosigned_note, witness_names
 from varde_gateway.store.review import withheld_among
 from varde_gateway.store.tables import (
@@ -304,7 +305,12 @@ def _exhibits(connection: Connection, keys: Iterable[tuple[str, str]]) -> Iterab
             select(documents_table).where(
                 documents_table.c.sender == sender, documents_table.c.id == document
             )
-        ).one()
+        ).one_or_none()
+        if row is None:
+            raise Conflict(
+                f"Document {document} of {sender}, of which the log speaks, is not in the database any more: somebody has "
+                "deleted it by hand. 'varde audit export' still proves the entries about it."
+            )
         yield Exhibit(
             kind=Kind(row.kind),
             sender=parse_nation(row.sender),

@@ -26,10 +26,10 @@ from varde_gateway.flow.cosignatures import Cosignature, keep_cosignature, newes
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.log_talk import OutsideTalk
 from varde_gateway.flow.ports import AskWitness, WitnessUnreachable
-from varde_gateway.flow.trail import checkpoint
+from varde_gateway.flow.trail import HistoryLost, checkpoint
 from varde_gateway.flow.witness_report import cosigned_note, witnessed_size
 from varde_gateway.flow.worker import repeat
-from varde_gateway.store.tree import node_reader
+from varde_gateway.store.tree import read_ahead
 
 _log = structlog.get_logger("witnesses")
 
@@ -65,7 +65,11 @@ async def _ask_one(desk: Desk, talk: OutsideTalk, ask: AskWitness) -> None:
     if cosigned is None:
         cosigned = await desk.ledger.read(lambda c: newest_cosigned(c, talk.key.name))
         talk.cosigned = talk.stored_there = cosigned
-    note = await _note_after(desk, cosigned)
+    try:
+        note = await _note_after(desk, cosigned)
+    except HistoryLost as error:
+        talk.trouble = f"is not asked: {error.found}"
+        return
     if note is None:
         return
     claimed = parse_checkpoint(parse_note(note).text)
@@ -116,7 +120,7 @@ async def _have_cosigned(
 
 
 def _request(connection: Connection, old: int, size: int, note: str) -> bytes:
-    path = consistency_proof(old, size, node_reader(connection)) if old else []
+    path = read_ahead(connection, lambda read: consistency_proof(old, size, read)) if old else []
     return format_consistency(old, path, note).encode()
 
 

@@ -1,23 +1,38 @@
-"""The audit log at work: checkpoints signed after their leaves are durable, proofs, entries, and the export.
+"""The audit log at work: checkpoints signed after their leaves are durable, proofs, and entries.
 
 At start the stored tree is held against the last signed checkpoint; a smaller or different one stops the node, because
-signing it would fork its own history.
+signing it would fork its own history. A node that runs holds it against that before every signature, and signs no more
+where somebody has changed it meanwhile.
 """
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, insert, select
 
 from varde.auditlog import AuditKind
-from varde.checkpoint import LogProof, format_consistency, format_proof, open_checkpoint
+from varde.checkpoint import (
+    Checkpoint,
+    LogKey,
+    LogProof,
+    format_consistency,
+    format_proof,
+    open_checkpoint,
+)
 from varde.encoding import JsonObject, encode_base64url
-from varde.merkle import EMPTY_ROOT, consistency_proof, inclusion_proof, root_at
-from varde.note import format_vkey
+from varde.errors import Untrusted, VardeError
+from varde.identifiers import Nation
+from varde.merkle import (
+    EMPTY_ROOT,
+    consistency_proof,
+    inclusion_proof,
+    root_at,
+    verify_inclusion,
+)
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.faults import Invalid, NotFound
+from varde_gateway.flow.faults import Conflict, Invalid, NotFound
 from varde_gateway.flow.worker import repeat
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.tables import (
@@ -25,36 +40,53 @@ from varde_gateway.store.tables import (
     audit_leaves_table,
     audit_subjects_table,
     checkpoints_table,
-    cosignatures_table,
-    rosters_table,
 )
 from varde_gateway.store.transaction import Transaction
-from varde_gateway.store.tree import log_size, node_reader
+from varde_gateway.store.tree import log_size, node_reader, read_ahead
 
 CHECKPOINT_SECONDS: Final = 1.0
-_EXPORT_PAGE: Final = 2000
 
 
-class HistoryLost(Exception):
+class HistoryLost(Conflict):
     """The stored log is not the one that this node has signed; ``detail`` says what to do."""
+
+    def __init__(self, found: str) -> None:
+        """``found`` is one sentence."""
+        super().__init__(
+            f"{found} Do not start this node on it: restore the newest database, or compare with the checkpoints that the "
+            "peers hold. 'varde audit export --home' and 'varde audit verify' name the place."
+        )
+        self.found = found
+
+
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    note: str
+    checkpoint: Checkpoint
 
 
 async def check_stored_log(desk: Desk) -> None:
     """``HistoryLost`` unless the stored tree continues the last signed checkpoint."""
-    note, size = await desk.ledger.read(lambda c: (_newest_note(c), log_size(c)))
-    if note is None:
+
+    def check(connection: Connection) -> None:
+        signed = _newest_signed(connection, desk.log_signer.key)
+        if signed is not None:
+            _check_continues(connection, signed.checkpoint)
+
+    await desk.ledger.read(check)
+
+
+async def halt(desk: Desk, by: Nation, detail: str) -> None:
+    """Sign nothing more; ``by`` is who has found out why. Recorded and announced once."""
+    if desk.logs.halted:
         return
-    signed = open_checkpoint(note, desk.log_signer.key)
-    advice = "Do not start this node on it: restore the newest database, or compare with the checkpoints that the peers hold."
-    if size < signed.size:
-        raise HistoryLost(
-            f"The audit log has {size} entries, but a checkpoint of {signed.size} was signed. {advice}"
-        )
-    root = await desk.ledger.read(lambda c: root_at(signed.size, node_reader(c)))
-    if root != signed.root:
-        raise HistoryLost(
-            f"The audit log differs from the signed checkpoint of {signed.size} entries. {advice}"
-        )
+    desk.logs.halted = detail
+
+    def record(tx: Transaction) -> None:
+        tx.audit(AuditKind.LOG_HALTED, by, [], detail)
+        tx.event("log_halted", {"nation": by, "detail": detail})
+
+    await desk.ledger.write(record)
 
 
 async def run_checkpoints(desk: Desk) -> None:
@@ -65,31 +97,40 @@ async def run_checkpoints(desk: Desk) -> None:
         nonlocal signed_at
         commits = desk.ledger.commits
         if commits != signed_at or desk.ledger.shared:
-            await checkpoint(desk)
+            # Halted, recorded and announced by then; there is nothing to sign until a person has looked.
+            with suppress(HistoryLost):
+                await checkpoint(desk)
             signed_at = commits
 
     await repeat("checkpoints", one_round, pause_seconds=CHECKPOINT_SECONDS)
 
 
 async def checkpoint(desk: Desk) -> str:
-    """The signed note of the log as it is now, kept before it is given out."""
-    note, size = await desk.ledger.read(lambda c: (_newest_note(c), log_size(c)))
-    if note is not None and open_checkpoint(note, desk.log_signer.key).size == size:
-        return note
-    if note is not None and (desk.logs.halted or desk.logs.holds(desk.ticks())):
+    """The signed note of the log as it is now, kept before it is given out; the last one where signing is halted.
+
+    ``HistoryLost`` where the last one is not as it was signed.
+    """
+    key = desk.log_signer.key
+    try:
+        last, size = await desk.ledger.read(lambda c: (_newest_signed(c, key), log_size(c)))
+    except HistoryLost as error:
+        await halt(desk, desk.nation, error.found)
+        raise
+    if last is not None and last.checkpoint.size == size:
+        return last.note
+    if last is not None and (desk.logs.halted or desk.logs.holds(desk.ticks())):
         # Our own history is not whole, or we do not know yet whether it is: signing on would make a second one.
-        return note
+        return last.note
     if size == 0:
         return desk.log_signer.sign_checkpoint(0, EMPTY_ROOT, desk.now())
 
     def keep(tx: Transaction) -> str:
         # Only what earlier commits made durable is signed: this transaction has appended nothing yet.
-        durable = log_size(tx.connection)
-        kept = tx.connection.scalar(
-            select(checkpoints_table.c.note).where(checkpoints_table.c.size == durable)
-        )
-        if kept is not None:
-            return str(kept)
+        durable, newest = log_size(tx.connection), _newest_signed(tx.connection, key)
+        if newest is not None:
+            if newest.checkpoint.size == durable:
+                return newest.note
+            _check_continues(tx.connection, newest.checkpoint)
         root = root_at(durable, node_reader(tx.connection))
         signed = desk.log_signer.sign_checkpoint(durable, root, tx.now // 1000)
         tx.connection.execute(
@@ -97,17 +138,40 @@ async def checkpoint(desk: Desk) -> str:
         )
         return signed
 
-    return await desk.ledger.write(keep)
+    try:
+        return await desk.ledger.write(keep)
+    except HistoryLost as error:
+        await halt(desk, desk.nation, error.found)
+        if last is None:
+            raise
+        return last.note
 
 
 async def inclusion(desk: Desk, index: int) -> str:
-    """The tlog-proof of one entry; ``NotFound`` where the log has no such entry yet."""
-    note = await checkpoint(desk)
-    size = open_checkpoint(note, desk.log_signer.key).size
+    """The tlog-proof of one entry; ``NotFound`` where the log has no such entry yet, ``HistoryLost`` where it proves nothing."""
+    key = desk.log_signer.key
+    signed = await desk.ledger.read(lambda c: _newest_signed(c, key))
+    if signed is None or index >= signed.checkpoint.size:
+        note = await checkpoint(desk)
+        signed = _Signed(note, open_checkpoint(note, key))
+    size = signed.checkpoint.size
     if not 0 <= index < size:
         raise NotFound(f"The log has {size} entries, numbered from 0; there is no entry {index}.")
-    path = await desk.ledger.read(lambda c: inclusion_proof(index, size, node_reader(c)))
-    return format_proof(LogProof(index, tuple(path), note))
+    path = await desk.ledger.read(lambda c: _proven_path(c, index, signed.checkpoint))
+    return format_proof(LogProof(index, tuple(path), signed.note))
+
+
+def _proven_path(connection: Connection, index: int, signed: Checkpoint) -> list[bytes]:
+    try:
+        leaf, path = read_ahead(
+            connection, lambda read: (read((0, index)), inclusion_proof(index, signed.size, read))
+        )
+        verify_inclusion(leaf, index, signed.size, path, signed.root)
+    except (KeyError, Untrusted) as error:
+        raise HistoryLost(
+            f"The stored tree does not lead from entry {index} to the signed checkpoint of {signed.size} entries."
+        ) from error
+    return path
 
 
 async def consistency(desk: Desk, old: int) -> str:
@@ -118,7 +182,9 @@ async def consistency(desk: Desk, old: int) -> str:
         raise Invalid(f"The log has {size} entries; 'from' is 0 to {size}.")
     path: list[bytes] = []
     if old > 0:
-        path = await desk.ledger.read(lambda c: consistency_proof(old, size, node_reader(c)))
+        path = await desk.ledger.read(
+            lambda c: read_ahead(c, lambda read: consistency_proof(old, size, read))
+        )
     return format_consistency(old, path, note)
 
 
@@ -154,92 +220,6 @@ def list_entries(
     return [_describe(row) for row in page], following
 
 
-async def export_lines(desk: Desk, actor: str) -> AsyncIterator[str]:
-    """The whole log as JSON Lines for ``varde audit verify``, in constant memory; the export is itself recorded."""
-    await desk.ledger.write(lambda tx: tx.audit(AuditKind.EXPORTED, actor, [("log", "audit")]))
-    newest = await checkpoint(desk)
-    size = open_checkpoint(newest, desk.log_signer.key).size
-    async for text in log_lines(desk, size, newest):
-        yield text
-
-
-async def log_lines(desk: Desk, size: int, newest: str) -> AsyncIterator[str]:
-    """The first ``size`` entries with their checkpoints, of which ``newest`` is the last; in constant memory.
-
-    Before them the voted rosters, by which the log's key and its witnesses can be checked offline.
-    """
-    yield _line(
-        {
-            "varde": "audit-log",
-            "v": 1,
-            "origin": desk.log_signer.key.name,
-            "vkeys": [format_vkey(each) for each in desk.log_signer.key.both],
-            "nation": desk.nation,
-            "federation": desk.trust.current.federation,
-        }
-    )
-    version = await desk.ledger.read(
-        lambda c: c.scalar(select(func.max(rosters_table.c.version))) or 0
-    )
-    for each in range(1, version + 1):
-        yield _line({"roster": await desk.ledger.read(roster_reader(each))})
-    begin = 0
-    while begin < size:
-        end = min(begin + _EXPORT_PAGE, size)
-        rows, notes = await desk.ledger.read(_page_reader(begin, end))
-        text = await asyncio.to_thread(_format_page, rows, notes)
-        yield text
-        begin = end
-    yield _line({"end": {"entries": size, "checkpoint": newest}})
-
-
-def roster_reader(version: int) -> Callable[[Connection], str]:
-    """Reads one accepted roster as it travelled with its votes."""
-    query = select(rosters_table.c.raw).where(rosters_table.c.version == version)
-    return lambda connection: str(connection.execute(query).scalar_one().decode())
-
-
-def _page_reader(
-    begin: int, end: int
-) -> Callable[[Connection], tuple[Sequence[AnyRow], dict[int, str]]]:
-    def read(connection: Connection) -> tuple[Sequence[AnyRow], dict[int, str]]:
-        rows = connection.execute(
-            select(audit_leaves_table.c.index, audit_leaves_table.c.leaf, audit_leaves_table.c.hash)
-            .where(audit_leaves_table.c.index >= begin, audit_leaves_table.c.index < end)
-            .order_by(audit_leaves_table.c.index)
-        ).all()
-        notes = connection.execute(
-            select(checkpoints_table.c.size, checkpoints_table.c.note).where(
-                checkpoints_table.c.size > begin, checkpoints_table.c.size <= end
-            )
-        )
-        signed = {row.size: row.note for row in notes}
-        lines = connection.execute(
-            select(cosignatures_table.c.size, cosignatures_table.c.line)
-            .where(cosignatures_table.c.size > begin, cosignatures_table.c.size <= end)
-            .order_by(cosignatures_table.c.size, cosignatures_table.c.witness)
-        )
-        for row in lines:
-            # The witnesses' lines stand after the log's own.
-            signed[row.size] += row.line
-        return rows, signed
-
-    return read
-
-
-def _format_page(rows: Sequence[AnyRow], notes: dict[int, str]) -> str:
-    lines: list[str] = []
-    for index, leaf, digest in rows:
-        lines.append(_line({"index": index, "leaf": leaf, "hash": encode_base64url(digest)}))
-        if index + 1 in notes:
-            lines.append(_line({"checkpoint": notes[index + 1]}))
-    return "".join(lines)
-
-
-def _line(value: JsonObject) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
-
-
 def _describe(row: AnyRow) -> JsonObject:
     index, text, digest = row
     leaf = json.loads(text)
@@ -254,9 +234,43 @@ def _describe(row: AnyRow) -> JsonObject:
     }
 
 
-def _newest_note(connection: Connection) -> str | None:
-    newest = select(func.max(checkpoints_table.c.size)).scalar_subquery()
-    note = connection.scalar(
-        select(checkpoints_table.c.note).where(checkpoints_table.c.size == newest)
-    )
-    return None if note is None else str(note)
+def _newest_signed(connection: Connection, key: LogKey) -> _Signed | None:
+    size, note = newest_note(connection)
+    if not note:
+        return None
+    try:
+        signed = _Signed(note, open_checkpoint(note, key))
+    except VardeError as error:
+        raise HistoryLost(
+            f"The last checkpoint, of {size} entries, is not as this node signed it: {error.detail}."
+        ) from error
+    if signed.checkpoint.size != size:
+        raise HistoryLost(
+            f"The last checkpoint, of {signed.checkpoint.size} entries, stands in the place of one of {size}."
+        )
+    return signed
+
+
+def newest_note(connection: Connection) -> tuple[int, str]:
+    """The last checkpoint as it is stored, and the size in whose place it stands; 0 and nothing before the first."""
+    newest = select(checkpoints_table.c.size, checkpoints_table.c.note)
+    row = connection.execute(newest.order_by(checkpoints_table.c.size.desc()).limit(1)).first()
+    return (0, "") if row is None else (row.size, row.note)
+
+
+def _check_continues(connection: Connection, signed: Checkpoint) -> None:
+    size = log_size(connection)
+    if size < signed.size:
+        raise HistoryLost(
+            f"The audit log has {size} entries, but a checkpoint of {signed.size} was signed."
+        )
+    try:
+        root = read_ahead(connection, lambda read: root_at(signed.size, read))
+    except KeyError as error:
+        raise HistoryLost(
+            f"Hashes are missing in the tree of the signed checkpoint of {signed.size} entries."
+        ) from error
+    if root != signed.root:
+        raise HistoryLost(
+            f"The audit log differs from the signed checkpoint of {signed.size} entries."
+        )

@@ -9,6 +9,7 @@ section 10.6.
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 from sqlalchemy import Connection, insert, select, update
@@ -34,14 +35,14 @@ from varde.witness import Cosign, RefuseCheckpoint, WitnessStatus, consider_chec
 from varde_gateway.flow.cosignatures import Cosignature, keep_cosignature
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.log_talk import Claim, LogTalk
-from varde_gateway.flow.trail import checkpoint
+from varde_gateway.flow.trail import HistoryLost, checkpoint, halt
 from varde_gateway.store.tables import (
     checkpoints_table,
     log_conflicts_table,
     witnessed_table,
 )
 from varde_gateway.store.transaction import Transaction
-from varde_gateway.store.tree import log_size, node_reader
+from varde_gateway.store.tree import log_size, read_ahead
 
 PATIENCE_HEARTBEATS: Final = 3
 """How many heartbeats a log may leave a proof owing that it was asked for."""
@@ -55,7 +56,11 @@ MAX_ASKED: Final = 4
 
 async def speak(desk: Desk, peers: Sequence[Nation]) -> dict[Nation, LogWord]:
     """What the next heartbeat to each peer says about logs."""
-    note = await checkpoint(desk)
+    try:
+        note = await checkpoint(desk)
+    except HistoryLost:
+        # Who cannot say what its own log is says nothing of logs; the rest of the heartbeat goes on.
+        return {peer: LogWord() for peer in peers}
     talks = {peer: desk.logs.of(peer) for peer in peers}
     own = parse_checkpoint(parse_note(note).text)
     asked = {peer: talk.asked_of_us for peer, talk in talks.items()}
@@ -162,10 +167,19 @@ def _next_to_tell(talk: LogTalk, notes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _paths(connection: Connection, olds: set[int], size: int) -> dict[int, tuple[bytes, ...]]:
-    read = node_reader(connection)
-    return {
-        old: tuple(consistency_proof(old, size, read)) if old else () for old in olds if old <= size
-    }
+    paths: dict[int, tuple[bytes, ...]] = {}
+    for old in olds:
+        if old <= size:
+            # What a tree with holes cannot prove stays owing, and the peers then alarm.
+            with suppress(KeyError):
+                paths[old] = _path(connection, old, size)
+    return paths
+
+
+def _path(connection: Connection, old: int, size: int) -> tuple[bytes, ...]:
+    if old == 0:
+        return ()
+    return tuple(read_ahead(connection, lambda read: consistency_proof(old, size, read)))
 
 
 def _witnessed(connection: Connection) -> list[tuple[str, str]]:
@@ -212,7 +226,11 @@ def _consider_durably(
     if _has_conflict(tx.connection, key.name):
         detail = "this log has signed two histories and is not cosigned any more"
         return RefuseCheckpoint(WitnessStatus.UNSIGNED, detail), stored
-    known = {} if stored is None else {key.name: open_checkpoint(stored, key)}
+    try:
+        known = {} if stored is None else {key.name: open_checkpoint(stored, key)}
+    except VardeError as error:
+        detail = f"what is stored here of this log is not what it signed: {error.detail}"
+        return RefuseCheckpoint(WitnessStatus.UNSIGNED, detail), None
     decision = consider_checkpoint(request.encode(), {key.name: key}, known)
     if isinstance(decision, Cosign):
         row = {"size": decision.checkpoint.size, "note": decision.note, "at": tx.now}
@@ -324,23 +342,19 @@ async def _compare_own(desk: Desk, peer: Nation, note: str) -> None:
     except VardeError:
         return
     detail = await desk.ledger.read(lambda c: _missing_history(c, signed))
-    if detail is not None and not desk.logs.halted:
-        desk.logs.halted = f"{peer} holds a checkpoint that we have signed: {detail}"
-        await desk.ledger.write(lambda tx: _record_halt(tx, peer, desk.logs.halted))
+    if detail is not None:
+        await halt(desk, peer, f"{peer} holds a checkpoint that we have signed: {detail}")
 
 
 def _missing_history(connection: Connection, signed: Checkpoint) -> str | None:
     size = log_size(connection)
     if signed.size > size:
         return f"{signed.size} entries, ours has {size}; the database is an older copy"
-    if root_at(signed.size, node_reader(connection)) != signed.root:
-        return f"{signed.size} entries with another root than ours"
-    return None
-
-
-def _record_halt(tx: Transaction, peer: Nation, detail: str) -> None:
-    tx.audit(AuditKind.LOG_HALTED, peer, [], detail)
-    tx.event("log_halted", {"nation": peer, "detail": detail})
+    try:
+        root = read_ahead(connection, lambda read: root_at(signed.size, read))
+    except KeyError:
+        return f"{signed.size} entries, and in our tree hashes of them are missing"
+    return None if root == signed.root else f"{signed.size} entries with another root than ours"
 
 
 async def _compare(desk: Desk, by: Nation, note: str) -> None:

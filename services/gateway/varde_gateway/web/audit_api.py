@@ -6,10 +6,10 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
 from varde.encoding import MAX_INTEGER
+from varde_gateway.flow.log_export import export_lines
 from varde_gateway.flow.trail import (
     checkpoint,
     consistency,
-    export_lines,
     inclusion,
 )
 from varde_gateway.web.answers import text_answer, text_answers
