@@ -3,6 +3,7 @@
 Prints a line per fault and the report; ends with 1 where an invariant was violated, with 2 where it cannot run here.
 """
 
+import logging
 import os
 import shutil
 import signal
@@ -13,8 +14,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from soak.campaign import Outcome, new_directory, running_campaign
-from soak.faults import draw_faults
+from soak.faults import WEIGHTS, draw_faults
 from soak.field import find_faketime
+from soak.hostile import HOSTILE_WEIGHTS
 from soak.report import format_line, format_report, write_report
 from support.netns import why_no_namespaces
 
@@ -33,6 +35,8 @@ def main() -> int:
     report = Path(
         os.environ.get("SOAK_REPORT", Path(tempfile.gettempdir()) / "varde-soak-report.md")
     )
+    # At each end of a TLS connection by the other side asyncio warns.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     # Whoever ends us, namespaces and nodes are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     directory = new_directory()
@@ -45,7 +49,7 @@ def main() -> int:
         print(format_line(number, outcome), flush=True)
 
     with running_campaign(nations, seed, directory) as campaign:
-        result = campaign.run(draw_faults(seed, count, nations), tell)
+        result = campaign.run(draw_faults(seed, count, nations, WEIGHTS | HOSTILE_WEIGHTS), tell)
     command = f"make soak SOAK_FAULTS={count} SOAK_SEED={seed} SOAK_NATIONS={','.join(nations)}"
     text = format_report(result, command=command, nations=nations)
     write_report(report, text)

@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from soak.faults import Fault, OldCopy
 from soak.field import Field, small_disks
 from soak.invariants import ARRIVAL_SECONDS, Invariants, Tally, Violation
+from soak.refusals import Refusals
 from soak.traffic import running_traffic
 from support.netns import apart_federation
 from support.running import wait_for
@@ -43,6 +45,8 @@ class Result:
     alerts: int = 0
     deliveries: int = 0
     seconds: float = 0.0
+    done: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
 
     @property
     def violations(self) -> list[Violation]:
@@ -56,6 +60,7 @@ class Campaign:
         self.place = place
         self.federation = place.federation
         self.invariants = Invariants(place)
+        self.refusals = Refusals(place)
         self.result = Result()
 
     def run(self, faults: Sequence[Fault], tell: Callable[[int, Outcome], None]) -> Result:
@@ -74,6 +79,8 @@ class Campaign:
         accepted = [*self.place.traffic.accepted()]
         self.result.alerts = len(accepted)
         self.result.deliveries = sum(len(each.to) for each in accepted)
+        self.result.done = self.refusals.done
+        self.result.refused = self.refusals.seen
         self.result.seconds = time.monotonic() - begun
         return self.result
 
@@ -114,6 +121,7 @@ class Campaign:
             found.append(Violation("recovery", str(error)[-600:]))
             self.place.bring_back()
             self.place.traffic.pause()
+        found += self.refusals.check()
         more, settled = self.invariants.check(fault.struck)
         after = sum(1 for _ in self.place.traffic.accepted())
         seconds = time.monotonic() - begun

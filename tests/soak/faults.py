@@ -1,7 +1,7 @@
 """The faults of a campaign. Each is drawn from a seed, said in one line, injected, and healed; it checks nothing.
 
 To add one: a frozen dataclass below ``Fault`` with ``draw``, ``describe``, ``inject`` and ``heal``, and a line in
-``WEIGHTS``.
+``WEIGHTS``. What a hostile member does is in ``hostile``.
 """
 
 import random
@@ -9,7 +9,7 @@ import shutil
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -469,8 +469,10 @@ WEIGHTS: dict[type[Fault], int] = {
 """How often each is drawn, relative to the others."""
 
 
-def draw_faults(seed: int, count: int, nations: Sequence[str]) -> list[Fault]:
-    """The list of a seed: the same for the same count, seed and nations."""
+def draw_faults(
+    seed: int, count: int, nations: Sequence[str], weights: Mapping[type[Fault], int]
+) -> list[Fault]:
+    """The list of a seed: the same for the same count, seed, nations and weights."""
     chance = random.Random(seed)
-    kinds = chance.choices([*WEIGHTS], [*WEIGHTS.values()], k=count)
+    kinds = chance.choices([*weights], [*weights.values()], k=count)
     return [kind.draw(chance, nations) for kind in kinds]

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from soak.traffic import Traffic
@@ -17,10 +18,38 @@ _BALLAST = "ballast"
 _FAKETIME = "faketime/libfaketime.so.1"
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Before a hostile act: ``entries`` of the victim's audit log, ``bytes`` of its relay's log."""
+
+    entries: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """One hostile act, and the trace of it that must be ``at`` a nation afterwards, where it was most often refused.
+
+    ``kind`` is that of an audit entry by ``actor`` whose detail has ``words``; None: a line of the relay about that peer with
+    the reason ``words``. ``subject`` is a document that the entry names. ``forged`` is the id of what must have no effect
+    there; ``kept`` where such a document may be recorded, but not more.
+    """
+
+    name: str
+    actor: str
+    at: str
+    kind: str | None
+    words: str
+    subject: str | None = None
+    forged: str | None = None
+    kept: bool = False
+
+
 class Field:
     """``restored`` are the nations that an older copy of their database was given back to, and
     ``lost`` the alerts (sender, id) that were in none of what was given back; ``forked`` the nations of
-    which a peer has seen a longer log than was given back to them."""
+    which a peer has seen a longer log than was given back to them. ``deeds`` are those of a hostile nation that are not
+    checked yet, and ``given`` what it really signed for a nation beside its own node: (sender, id, to) to headline and digest."""
 
     def __init__(self, federation: ApartFederation, traffic: Traffic) -> None:
         self.federation = federation
@@ -29,6 +58,16 @@ class Field:
         self.restored: set[str] = set()
         self.lost: set[tuple[str, str]] = set()
         self.forked: set[str] = set()
+        self.deeds: list[tuple[Mark, Deed]] = []
+        self.given: dict[tuple[str, str, str], tuple[str, str]] = {}
+
+    def mark(self, nation: str) -> Mark:
+        """Where the trail of a nation and the log of its relay end now."""
+        ((entries,),) = self.federation.ask(nation, "SELECT count(*) FROM audit_leaf")
+        return Mark(entries, self.relay_log(nation).stat().st_size)
+
+    def relay_log(self, nation: str) -> Path:
+        return self.federation.home(nation) / "logs" / "relay.log"
 
     def copy_database(self, nation: str) -> Path:
         """A consistent copy of the running node's database."""

@@ -15,6 +15,7 @@ INVARIANTS = {
     "I6": "one roster everywhere, with its votes",
     "I7": "a silenced peer is noticed within two heartbeats",
     "API": "no answer but 202, 401 and 503 (RFC 9457)",
+    "hostile": "what a hostile member did is refused, with its trace, and has no effect",
     "recovery": "every node is ready within 60 s of the healing",
 }
 
@@ -54,11 +55,15 @@ def format_report(result: Result, *, command: str, nations: list[str]) -> str:
         "I6": f"{tally.rosters} roster chains",
         "I7": f"{tally.silences} silences noticed",
         "API": f"{result.alerts} alerts accepted",
+        "hostile": f"{result.done.total()} acts, {result.refused.total()} traces",
         "recovery": f"{len(result.outcomes)} times",
     }
     for name, meaning in INVARIANTS.items():
         count = sum(each.invariant == name for each in result.violations)
         lines.append(f"| {name} | {meaning} | {looked[name]} | {count} |")
+    if result.done:
+        lines += ["", "| hostile acts | done | with the trace of their refusal |", "|---|---|---|"]
+        lines += [f"| {n} | {count} | {result.refused[n]} |" for n, count in result.done.items()]
     noticed = [each.noticed for each in result.outcomes if each.noticed is not None]
     if noticed:
         lines += ["", f"Silences were noticed after {min(noticed):.1f} to {max(noticed):.1f} s."]
