@@ -19,6 +19,7 @@ from varde.identifiers import Lane, Nation
 from varde.prekeys import Prekeys, format_prekeys
 from varde.signing import Kind
 from varde_gateway.flow.compose import compose_now
+from varde_gateway.flow.refusals import MAX_WAITING
 from varde_gateway.store.tables import audit_leaves_table, peer_prekeys_table
 
 pytestmark = pytest.mark.asyncio
@@ -140,6 +141,24 @@ async def test_attack_22_a_clock_ten_minutes_wrong_loses_nothing_once_it_is_set_
     await nodes[FI].take_in()
     await settle([*nodes.values()])
     assert (await delivery(nodes[EE], alert_id, FI))["state"] == "delivered"
+
+
+async def test_a_member_that_fills_the_inbox_with_documents_from_the_future_is_refused_what_is_too_many(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    await send(nodes[EE], FI)
+    await bring(nodes)
+    message = nodes[FI].broker.inbox.pop()
+    clock.ms -= 600_000
+    nodes[FI].broker.inbox.extend([message] * (2 * MAX_WAITING))
+    answers = await nodes[FI].take_in()
+    # Far fewer wait than the broker leaves unanswered (4096): the documents of others still come through.
+    assert (answers.count("retried"), answers.count("acknowledged")) == (MAX_WAITING, MAX_WAITING)
+    assert set(await reasons(nodes[FI])) == {"from_the_future"}
+    clock.ms += 600_000
+    nodes[FI].broker.inbox.append(message)
+    await nodes[FI].take_in()
+    assert await count_alerts(nodes[FI]) == 1
 
 
 async def test_attack_22_a_clock_that_steps_back_between_two_alerts_stops_nothing(

@@ -18,7 +18,7 @@ from varde.roster import Roster, Trust
 from varde_gateway.flow.links import Links
 from varde_gateway.flow.log_talk import Logs, OutsideTalk
 from varde_gateway.flow.outgoing import Outgoing
-from varde_gateway.flow.refusals import Refusals
+from varde_gateway.flow.refusals import Patience, Refusals
 from varde_gateway.flow.remembered import Remembered
 from varde_gateway.flow.storing import Storing
 from varde_gateway.store.ledger import Ledger
@@ -89,6 +89,7 @@ class Desk:
     peer_prekeys: Mapping[Nation, tuple[DatedPrekey, ...]] = field(default_factory=dict)
     links: Links = field(default_factory=Links)
     refusals: Refusals = field(default_factory=Refusals)
+    patience: Patience = field(default_factory=Patience)
     logs: Logs = field(default_factory=Logs)
     outside: tuple[OutsideTalk, ...] = ()
     storing: Storing = field(default_factory=Storing)

@@ -48,7 +48,7 @@ _log = structlog.get_logger("inbox")
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """``number`` is where the document stands among its sender's, as far as the document proves it."""
+    """``number`` is where the document stands among its sender's, as far as it proves that: none where it did not open."""
 
     carried: Carried
     outcome: Accepted | Rejection
@@ -115,19 +115,20 @@ async def _take_own(desk: Desk, batch: Sequence[Carried]) -> None:
     judged, receipts = await asyncio.to_thread(_judge, desk, batch)
 
     now = desk.now_ms()
+    final = [_is_final(desk, each) for each in judged]
     noted = [
         (each.carried.link, each.outcome)
-        for each in judged
+        for each, ended in zip(judged, final, strict=True)
         if isinstance(each.outcome, Rejection)
-        and _is_final(each)
+        and ended
         and desk.refusals.note(each.carried.link, each.outcome, now)
     ]
     if noted or receipts or any(isinstance(each.outcome, Accepted) for each in judged):
         await desk.ledger.write(lambda tx: _record(tx, desk, judged, receipts, noted))
-    for each in judged:
+    for each, ended in zip(judged, final, strict=True):
         if isinstance(each.outcome, Accepted) and isinstance(each.outcome.body, Receipt):
             _note_answer(desk, each.outcome.opened.document.sender, each.carried)
-        if _is_final(each):
+        if ended:
             await each.carried.acknowledge()
         else:
             await each.carried.retry_later(RETRY_SECONDS)
@@ -156,7 +157,7 @@ def _record(
     for each in judged:
         if isinstance(each.outcome, Accepted):
             record_accepted(tx, desk, each.outcome, recorded, each.carried.via)
-        if each.number is not None and _is_final(each):
+        if each.number is not None:
             sender, sequence, digest = each.number
             tx.arrivals(sender).arrive(sequence, digest)
     for link, rejection in noted:
@@ -174,8 +175,13 @@ def _record(
         )
 
 
-def _is_final(judged: _Judged) -> bool:
-    return isinstance(judged.outcome, Accepted) or judged.outcome.reason not in PASSING_REASONS
+def _is_final(desk: Desk, judged: _Judged) -> bool:
+    if isinstance(judged.outcome, Accepted) or judged.outcome.reason not in PASSING_REASONS:
+        return True
+    # By the clock that never goes back: one that is set back must not make everybody wait.
+    return not desk.patience.allows(
+        judged.carried.link, desk.ticks(), for_ms=int(RETRY_SECONDS * 1000)
+    )
 
 
 def _judge(

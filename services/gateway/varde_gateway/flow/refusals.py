@@ -16,6 +16,8 @@ from varde_gateway.store.transaction import Transaction
 
 ONE_BY_ONE: Final = 30
 WINDOW_MS: Final = 60_000
+MAX_WAITING: Final = 64
+"""Per link, and for as long as one waits: far less than the broker leaves unanswered, 4096 in all."""
 
 
 @dataclass(slots=True)
@@ -46,6 +48,28 @@ class Refusals:
         over = {link for link, window in self._windows.items() if window.ends_at <= now}
         told = {link: self._windows.pop(link).unrecorded for link in over}
         return {link: reasons for link, reasons in told.items() if reasons}
+
+
+class Patience:
+    """How many documents of each link may wait in our INBOX for time to make them good.
+
+    The broker gives nobody anything more while too much is unanswered: one member could fill that room with documents from
+    the future, and silence all others. Who is refused loses nothing: the sender publishes again what has no receipt.
+    """
+
+    def __init__(self) -> None:
+        """Nothing waits yet."""
+        self._windows: dict[Nation, tuple[int, int]] = {}
+
+    def allows(self, link: Nation, now: int, *, for_ms: int) -> bool:
+        """Whether one more may wait ``for_ms`` from ``now`` on."""
+        ends_at, waiting = self._windows.get(link, (0, 0))
+        if ends_at <= now:
+            ends_at, waiting = now + for_ms, 0
+        if waiting >= MAX_WAITING:
+            return False
+        self._windows[link] = ends_at, waiting + 1
+        return True
 
 
 def record_refusal(tx: Transaction, link: Nation, rejection: Rejection) -> None:
