@@ -123,6 +123,7 @@ class Campaign:
             self.place.traffic.pause()
         found += self.refusals.check()
         more, settled = self.invariants.check(fault.struck)
+        more += self.refusals.check_bounds()
         after = sum(1 for _ in self.place.traffic.accepted())
         seconds = time.monotonic() - begun
         return Outcome(fault, seconds, settled, noticed, after - before, (*found, *more))

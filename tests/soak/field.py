@@ -45,6 +45,15 @@ class Deed:
     kept: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What the others send urgently from this moment on (Unix milliseconds) must be delivered within ``seconds``."""
+
+    hostile: str
+    since: int
+    seconds: float
+
+
 class Field:
     """``restored`` are the nations that an older copy of their database was given back to, and
     ``lost`` the alerts (sender, id) that were in none of what was given back; ``forked`` the nations of
@@ -59,6 +68,7 @@ class Field:
         self.lost: set[tuple[str, str]] = set()
         self.forked: set[str] = set()
         self.deeds: list[tuple[Mark, Deed]] = []
+        self.bounds: list[Bound] = []
         self.given: dict[tuple[str, str, str], tuple[str, str]] = {}
 
     def mark(self, nation: str) -> Mark:

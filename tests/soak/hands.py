@@ -10,14 +10,16 @@ import random
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from pydantic import SecretStr
 
 from soak.field import Field
+from support.running import wait_for
 from varde.document import Document, format_document, parse_document
 from varde.encoding import JsonObject
 from varde.envelope import EnvelopeHeader
+from varde.heartbeat import CHAIN_START
 from varde.identifiers import (
     DocumentId,
     FederationId,
@@ -38,6 +40,7 @@ from varde_relay.nats_link import Connection, Endpoint, Inbound, LinkError, Stre
 
 _AT_ONCE = 500
 _LIFE_SECONDS = 3600
+_TRAFFIC_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,13 @@ class Hands:
         self.roster: Roster = parse_roster_payload(parse_voted_roster(self._roster_text()).payload)
         self.federation: FederationId = parse_federation_id(field.federation.genesis)
         self._gateway_nkey = (home / "gateway.nk").read_text().strip()
+
+    @classmethod
+    def of(cls, field: Field, nation: str, seed: int) -> Self:
+        """Those of a seed, when the nation has sent and received something that can be abused."""
+        hands = cls(field, nation, random.Random(seed))
+        wait_for(hands.has_traffic, _TRAFFIC_SECONDS, f"{nation} has sent and received alerts")
+        return hands
 
     @property
     def others(self) -> list[Nation]:
@@ -113,6 +123,27 @@ class Hands:
         prekey = chosen.prekey
         key, iv = self.chance.randbytes(32), self.chance.randbytes(12)
         return seal(raw, header, prekey, content_key=key, iv=iv)
+
+    def genesis(self) -> bytes:
+        """The first roster, with its votes."""
+        query = "SELECT raw FROM roster ORDER BY version LIMIT 1"
+        return bytes(self.field.federation.ask(self.nation, query)[0][0])
+
+    def numbers(self, peer: Nation) -> tuple[int, int, bytes, int, int]:
+        """What the own node has numbered for a peer: first, through and chain; and what it has of its numbers."""
+        query = (
+            "SELECT sent_from, next_sequence - 1, sent_chain, received_from, received_through"
+            " FROM peer WHERE nation = ?"
+        )
+        first, through, chain, got_first, got = self.field.federation.ask(self.nation, query, peer)[
+            0
+        ]
+        return first, through, chain or CHAIN_START, got_first, got
+
+    def arrived(self, at: Nation) -> int:
+        """Up to which number the own node's documents are at a peer."""
+        query = "SELECT received_through FROM peer WHERE nation = ?"
+        return int(self.field.federation.ask(at, query, self.nation)[0][0])
 
     def has_traffic(self) -> bool:
         """Whether there is something of each kind to abuse."""

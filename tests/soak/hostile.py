@@ -13,14 +13,13 @@ import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from soak.faults import Fault, OfOneNation
 from soak.field import Deed, Field
 from soak.hands import Hands, Message
 from support.alerts import headlined_alert
 from support.federation import edited
-from support.running import wait_for
 from varde.acknowledgement import Acknowledgement, Response, format_acknowledgement
 from varde.document import Document
 from varde.encoding import JsonObject, encode_base64url
@@ -30,11 +29,10 @@ from varde.identifiers import FederationId, Lane, Nation, parse_document_id, par
 from varde.receipt import Receipt, Receipted, Stage, format_receipt
 from varde.signing import Kind
 
-Acts = list[tuple[Message, Deed]]
+Acts = list[tuple[Message, Deed | None]]
 _NO_DIGEST = "A" * 43
 _SOME = 2
 """Few of each: a victim records the first thirty refusals of a minute one by one."""
-_TRAFFIC_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,7 @@ class HostileFault(OfOneNation):
     nation: str
     seed: int
     seconds: float = 1.0
+    in_order: ClassVar[bool] = False
 
     @classmethod
     def draw(cls, chance: random.Random, nations: Sequence[str]) -> Self:
@@ -53,13 +52,13 @@ class HostileFault(OfOneNation):
         return f"{self.kind} by {self.nation}"
 
     def inject(self, field: Field) -> None:
-        hands = Hands(field, self.nation, random.Random(self.seed))
-        wait_for(hands.has_traffic, _TRAFFIC_SECONDS, f"{self.nation} has sent and received alerts")
+        hands = Hands.of(field, self.nation, self.seed)
         marks = {nation: field.mark(nation) for nation in field.federation.nations}
         for victim in hands.others:
             acts = self.acts(hands, victim)
-            hands.chance.shuffle(acts)
-            field.deeds += [(marks[deed.at], deed) for _, deed in acts]
+            if not self.in_order:
+                hands.chance.shuffle(acts)
+            field.deeds += [(marks[deed.at], deed) for _, deed in acts if deed is not None]
             hands.put_out(message for message, _ in acts)
 
     @abstractmethod
@@ -310,5 +309,9 @@ def _another_wrapped_key(value: JsonObject) -> None:
     value["encrypted_key"] = _another(str(value["encrypted_key"]))
 
 
-HOSTILE_WEIGHTS: dict[type[Fault], int] = {SignedGarbage: 6, Replays: 4, ForgedAnswers: 6}
-"""Beside ``faults.WEIGHTS``."""
+HOSTILE_WEIGHTS: dict[type[Fault], int] = {
+    SignedGarbage: 6,
+    Replays: 4,
+    ForgedAnswers: 6,
+}
+"""Beside ``faults.WEIGHTS``; what the others do is in ``hostile_words``."""

@@ -337,6 +337,12 @@ class Invariants:
             seen.serial = serial
             seen.headlines[headline] += 1
             self.tally.received += 1
+            given = self.place.given.get((sender, alert, nation))
+            if given is not None:
+                # Signed by a hostile hand of that nation, beside its own node.
+                if given != (headline, digest):
+                    yield Violation("I4", f"{alert} of {sender} is not what it gave {nation}")
+                continue
             sent = self._accepted.get((sender, alert))
             if seen.headlines[headline] > 1:
                 yield Violation("I2", f"{nation} has '{headline}' under two ids")

@@ -21,20 +21,23 @@ _FLOOD = re.compile(r"(\d+) more documents refused within a minute")
 _HEARTBEAT = re.compile(r"heartbeat refused: (\w+):")
 _EFFECTS = {
     "shown as an alert": "SELECT count(*) FROM alert WHERE id = ?",
-    "shown in the event stream": "SELECT count(*) FROM event WHERE kind != 'refused' AND instr(data, ?) > 0",
+    "shown in the event stream": "SELECT count(*) FROM event WHERE kind IN ('alert', 'acknowledgement', 'delivery', 'roster') AND instr(data, ?) > 0",
     "counted as an acknowledgement": "SELECT count(*) FROM acknowledgement WHERE id = ?",
+    "in force as a roster": "SELECT count(*) FROM roster WHERE hash = ?",
     "counted as a receipt": "SELECT count(*) FROM delivery WHERE receipt_id = ?",
 }
 _RECORDED = {"recorded": "SELECT count(*) FROM document WHERE id = ?"}
 
 
 class Refusals:
-    """Checks the deeds of one campaign; ``seen`` counts, by name, what was done and what was refused."""
+    """Checks the deeds of one campaign; ``seen`` counts, by name, what was done and what was refused;
+    ``longest`` is how long an urgent document of the others took in a flood."""
 
     def __init__(self, place: Field) -> None:
         self.place = place
         self.done: Counter[str] = Counter()
         self.seen: Counter[str] = Counter()
+        self.longest = 0.0
 
     def check(self) -> list[Violation]:
         """All deeds since the last check."""
@@ -45,6 +48,30 @@ class Refusals:
             here = [each for each in deeds if each[1].at == nation]
             found += self._traced(nation, here)
             found += self._without_effect(nation, [each for _, each in here])
+        return found
+
+    def check_bounds(self) -> list[Violation]:
+        """What honest nations sent to each other during a flood came in time; when everything has arrived."""
+        bounds, self.place.bounds = self.place.bounds, []
+        query = (
+            "SELECT max(coalesce(delivered_at, ?) - queued_at) FROM delivery"
+            " WHERE lane = 'urgent' AND queued_at >= ? AND recipient != ?"
+        )
+        found: list[Violation] = []
+        for bound in bounds:
+            for nation in self.place.federation.nations:
+                if nation == bound.hostile:
+                    continue
+                now = int(time.time() * 1000)
+                ((longest,),) = self.place.federation.ask(
+                    nation, query, now, bound.since, bound.hostile
+                )
+                self.longest = max(self.longest, (longest or 0) / 1000)
+                if (longest or 0) / 1000 > bound.seconds:
+                    late = f"{longest / 1000:.1f} s in a flood by {bound.hostile}"
+                    found.append(
+                        Violation("hostile", f"an urgent document of {nation} took {late}")
+                    )
         return found
 
     def _traced(self, nation: str, marked: Sequence[tuple[Mark, Deed]]) -> Iterator[Violation]:
