@@ -28,6 +28,10 @@ from varde.transit import MAX_HOPS
 
 HEARTBEAT_SECONDS: Final = 10
 HEARTBEAT_LIFE_SECONDS: Final = 60
+MAX_AHEAD: Final = 2**32
+"""How far a number may be ahead of what is known: no older copy of a database has forgotten more documents, and who names
+a greater one would use up the numbers of two nations for ever."""
+
 MAX_RANGES: Final = 64
 MAX_VOID: Final = 64
 MAX_REACHED: Final = 64
@@ -111,8 +115,8 @@ class Arrivals:
         return max(self.above, default=self.through)
 
     def arrive(self, sequence: int, digest: str) -> None:
-        """Note a document; one that is here already, by its number, changes nothing."""
-        if sequence <= self.through or sequence in self.above:
+        """Note a document; one that is here already, by its number, changes nothing, nor does one beyond ``MAX_AHEAD``."""
+        if not 0 < sequence - self.through <= MAX_AHEAD or sequence in self.above:
             return
         self.above[sequence] = digest
         self._fold()

@@ -13,6 +13,7 @@ from varde.errors import Malformed
 from varde.exchange import LogWord, format_log_word
 from varde.heartbeat import (
     CHAIN_START,
+    MAX_AHEAD,
     MAX_RANGES,
     Arrivals,
     Heartbeat,
@@ -212,3 +213,11 @@ class Numbering(RuleBasedStateMachine):
 
 TestNumbering = Numbering.TestCase
 TestNumbering.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+def test_a_number_that_nobody_can_have_reached_is_not_noted() -> None:
+    arrivals = Arrivals(through=7)
+    arrivals.arrive(7 + MAX_AHEAD + 1, digest(1))
+    assert arrivals.highest == 7
+    arrivals.arrive(7 + MAX_AHEAD, digest(1))
+    assert arrivals.highest == 7 + MAX_AHEAD

@@ -10,6 +10,9 @@ import pytest
 
 from soak.campaign import Campaign, running_campaign
 from soak.faults import Cut, DiskFull, Fault, Freeze, Kill, OldCopy, StoreDeleted
+from soak.field import Deed, Mark
+from soak.hostile import ForgedAnswers, SignedGarbage
+from soak.hostile_words import Equivocation, RosterWithoutVotes
 from soak.report import format_line
 from soak.traffic import Accepted
 from support.netns import why_no_namespaces
@@ -22,6 +25,7 @@ pytestmark = [
 ]
 NATIONS = ["EE", "FI", "LV"]
 SEED = 9
+HOSTILE: list[type[Fault]] = [SignedGarbage, ForgedAnswers, Equivocation, RosterWithoutVotes]
 KINDS: list[type[Fault]] = [Kill, Cut, StoreDeleted, DiskFull, Freeze, OldCopy]
 
 
@@ -31,13 +35,18 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
         yield running
 
 
-def test_a_campaign_of_six_faults_violates_no_invariant(campaign: Campaign) -> None:
+def test_a_campaign_of_ten_faults_four_of_them_hostile_acts_violates_no_invariant(
+    campaign: Campaign,
+) -> None:
     chance = random.Random(SEED)
-    faults = [kind.draw(chance, NATIONS) for kind in KINDS]
-    result = campaign.run(faults, lambda number, outcome: print(format_line(number, outcome)))
-    assert len(result.outcomes) == len(KINDS)
+    faults = [kind.draw(chance, NATIONS) for kind in (*KINDS, *HOSTILE)]
+    result = campaign.run(faults[::-1], lambda number, outcome: print(format_line(number, outcome)))
+    assert len(result.outcomes) == len(faults)
     assert result.alerts > 50
     assert result.violations == []
+    # Every hostile act has left the trace of its refusal.
+    assert result.done == result.refused
+    assert {*result.done} == {kind.kind for kind in HOSTILE}
 
 
 def sent_between(campaign: Campaign, sender: str, to: str) -> list[Accepted]:
@@ -89,3 +98,16 @@ def test_the_checks_find_a_violation_of_each_invariant_that_is_planted(campaign:
     unheard, _ = invariants.wait_noticed({("FI", "LV")}, time.monotonic(), limit=0.5)
     names = {each.invariant for each in [*found, *unheard]}
     assert names == {"I1", "I2", "I3", "I4", "I5", "I6", "I7"}
+
+
+def test_a_hostile_act_without_its_trace_or_with_an_effect_is_found(campaign: Campaign) -> None:
+    place = campaign.place
+    alert = sent_between(campaign, "FI", "LV")[0]
+    untraced = Deed("planted", "FI", "LV", "refused", "a refusal that was not", "no document")
+    shown = Deed("planted", "FI", "LV", "received", "", alert.id, forged=alert.id, kept=True)
+    start = Mark(0, 0)
+    place.deeds += [(start, untraced), (start, shown)]
+    found = [each.detail for each in campaign.refusals.check(trace_seconds=0.5)]
+    assert any("has no refused 'a refusal that was not'" in each for each in found)
+    assert any(f"{alert.id} is shown as an alert at LV" in each for each in found)
+    assert campaign.refusals.check() == []

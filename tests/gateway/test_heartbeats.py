@@ -11,7 +11,7 @@ from support.federation import EE, FI, LV, federation
 from support.nodes import Clock, Node, carry, exchange_heartbeats, running_nodes, settle
 from support.sending import count_alerts, delivery, send
 from varde.auditlog import AuditKind
-from varde.heartbeat import Heartbeat, Received, Sent, format_heartbeat
+from varde.heartbeat import Heartbeat, Received, Sent, Void, format_heartbeat
 from varde.identifiers import Lane, Nation
 from varde.signing import Kind
 from varde_gateway.flow.compose import compose_now
@@ -312,6 +312,28 @@ async def test_a_peer_that_knows_a_later_beginning_than_ours_proves_an_older_cop
     later: dict[str, Any] = {"received": Received(2, 1, 1, ())}
     await hear(nodes[EE].desk, FI, heartbeat(nodes[FI], EE, clock.ms + 1, **later))
     assert (await numbers(nodes[EE], FI))[:2] == (4, 4)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"received": Received(1, 0, 2**53 - 1, ())},
+        {"received": Received(2**53 - 1, 2**53 - 2, 2**53 - 2, ())},
+        {"sent": Sent(2**53 - 1, 2**53 - 2, bytes(32))},
+        {"sent": Sent(1, 2**53 - 1, bytes(32))},
+        {"void": (Void(2**53 - 1, "A" * 43),)},
+    ],
+)
+async def test_attack_24_a_heartbeat_that_would_use_up_all_numbers_is_refused(
+    nodes: dict[Nation, Node], clock: Clock, lie: dict[str, Any]
+) -> None:
+    await send(nodes[EE], FI)
+    before = await numbers(nodes[EE], FI)
+    await hear(nodes[EE].desk, FI, heartbeat(nodes[FI], EE, clock.ms + 1, **lie))
+    assert await numbers(nodes[EE], FI) == before
+    assert "refused" in await audit_kinds(nodes[EE])
+    assert nodes[EE].desk.links.of(FI, clock.ms).heard_at is None
+    await send(nodes[EE], FI)
 
 
 async def test_a_silenced_peer_is_noticed_within_two_heartbeats_and_so_is_its_return(

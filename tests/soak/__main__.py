@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from soak.campaign import Outcome, new_directory, running_campaign
 from soak.faults import WEIGHTS, draw_faults
 from soak.field import find_faketime
-from soak.hostile_words import ALL_HOSTILE
+from soak.hostile_words import HOSTILE_WEIGHTS
 from soak.report import format_line, format_report, write_report
 from support.netns import why_no_namespaces
 
@@ -49,7 +49,9 @@ def main() -> int:
         print(format_line(number, outcome), flush=True)
 
     with running_campaign(nations, seed, directory) as campaign:
-        result = campaign.run(draw_faults(seed, count, nations, {**WEIGHTS, **ALL_HOSTILE}), tell)
+        result = campaign.run(
+            draw_faults(seed, count, nations, {**WEIGHTS, **HOSTILE_WEIGHTS}), tell
+        )
     command = f"make soak SOAK_FAULTS={count} SOAK_SEED={seed} SOAK_NATIONS={','.join(nations)}"
     text = format_report(result, command=command, nations=nations)
     write_report(report, text)

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-from soak.faults import Fault, OfOneNation
+from soak.faults import OfOneNation
 from soak.field import Deed, Field
 from soak.hands import Hands, Message
 from support.alerts import headlined_alert
@@ -307,11 +307,3 @@ def _another_tag(value: JsonObject) -> None:
 
 def _another_wrapped_key(value: JsonObject) -> None:
     value["encrypted_key"] = _another(str(value["encrypted_key"]))
-
-
-HOSTILE_WEIGHTS: dict[type[Fault], int] = {
-    SignedGarbage: 6,
-    Replays: 4,
-    ForgedAnswers: 6,
-}
-"""Beside ``faults.WEIGHTS``; what the others do is in ``hostile_words``."""

@@ -5,7 +5,7 @@ business of two nations; it heals when the honest node's next heartbeats are hea
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +13,11 @@ from soak.faults import Fault
 from soak.field import Bound, Deed, Field
 from soak.hands import Hands, Message
 from soak.hostile import (
-    HOSTILE_WEIGHTS,
     Acts,
+    ForgedAnswers,
     HostileFault,
+    Replays,
+    SignedGarbage,
     Writer,
     a_receipt,
     an_alert,
@@ -190,12 +192,13 @@ class LyingHeartbeats(HostileFault):
             for lie, deed in self._lies(hands, victim):
                 if deed is not None:
                     field.deeds.append((mark, deed))
-                hands.pulse(victim, [lie], _PULSE_PAUSE_SECONDS)
+                # A relay hears five a second: one of the node itself may come a moment before.
+                hands.pulse(victim, [lie, lie], _PULSE_PAUSE_SECONDS)
 
     def acts(self, hands: Hands, victim: Nation) -> Acts:
         return []
 
-    def _lies(self, hands: Hands, victim: Nation) -> list[tuple[bytes, Deed | None]]:
+    def _lies(self, hands: Hands, victim: Nation) -> Iterator[tuple[bytes, Deed | None]]:
         first, through, chain, got_first, got = hands.numbers(victim)
         me, others = hands.nation, [each for each in hands.others if each != victim]
         honest = Heartbeat(
@@ -219,26 +222,23 @@ class LyingHeartbeats(HostileFault):
         asks = replace(honest.received, missing=((got + _FAR, got + 2 * _FAR),))
         more = replace(honest.received, highest=got + _FAR)
         void = (Void(through + _FAR, encode_base64url(hands.chance.randbytes(32))),)
-        return [
-            (say(honest, **in_future), trace(None, Reason.FROM_THE_FUTURE.value)),
-            (say(honest, sender=others[0]), trace(None, Reason.WRONG_LINK.value)),
-            (say(honest, kind=Kind.RECEIPT), None),
-            (say(replace(honest, received=asks)), None),
-            (say(replace(honest, sent=Sent(first, through + _FAR, chain), void=void)), None),
-            (say(broken), trace("chain_broken", f"of {me} are not those that came")),
-            (
-                say(replace(honest, received=more)),
-                trace("numbering_changed", f"{me} has seen", "node"),
-            ),
-            (
-                say(replace(honest, sent=Sent(through + _FAR, through + _FAR, chain))),
-                trace("numbering_changed", f"{me} numbers anew from {through + _FAR}"),
-            ),
-        ]
+        # One after the other: each has a later number than the last of the node itself.
+        yield say(honest, **in_future), trace(None, Reason.FROM_THE_FUTURE.value)
+        yield say(honest, sender=others[0]), trace(None, Reason.WRONG_LINK.value)
+        yield say(honest, kind=Kind.RECEIPT), None
+        yield say(replace(honest, received=asks)), None
+        yield say(replace(honest, sent=Sent(first, through + _FAR, chain), void=void)), None
+        yield say(broken), trace("chain_broken", f"of {me} are not those that came")
+        seen = trace("numbering_changed", f"{me} has seen", "node")
+        yield say(replace(honest, received=more)), seen
+        anew = trace("numbering_changed", f"{me} numbers anew from {through + _FAR}")
+        yield say(replace(honest, sent=Sent(through + _FAR, through + _FAR, chain))), anew
 
 
-ALL_HOSTILE: Mapping[type[Fault], int] = {
-    **HOSTILE_WEIGHTS,
+HOSTILE_WEIGHTS: Mapping[type[Fault], int] = {
+    SignedGarbage: 6,
+    Replays: 4,
+    ForgedAnswers: 6,
     Flood: 3,
     FloodOfTheFuture: 3,
     Equivocation: 4,

@@ -39,14 +39,14 @@ class Refusals:
         self.seen: Counter[str] = Counter()
         self.longest = 0.0
 
-    def check(self) -> list[Violation]:
-        """All deeds since the last check."""
+    def check(self, trace_seconds: float = TRACE_SECONDS) -> list[Violation]:
+        """All deeds since the last check; their traces are waited for."""
         deeds, self.place.deeds = self.place.deeds, []
         self.done.update(each.name for _, each in deeds)
         found: list[Violation] = []
         for nation in dict.fromkeys(each.at for _, each in deeds):
             here = [each for each in deeds if each[1].at == nation]
-            found += self._traced(nation, here)
+            found += self._traced(nation, here, trace_seconds)
             found += self._without_effect(nation, [each for _, each in here])
         return found
 
@@ -74,10 +74,12 @@ class Refusals:
                     )
         return found
 
-    def _traced(self, nation: str, marked: Sequence[tuple[Mark, Deed]]) -> Iterator[Violation]:
+    def _traced(
+        self, nation: str, marked: Sequence[tuple[Mark, Deed]], trace_seconds: float
+    ) -> Iterator[Violation]:
         begin = min((mark for mark, _ in marked), key=lambda mark: mark.entries)
         deeds = [each for _, each in marked]
-        deadline = time.monotonic() + TRACE_SECONDS
+        deadline = time.monotonic() + trace_seconds
         # What is more than the first refusals of a minute is written down as a number when the minute is over.
         last = deadline + WINDOW_MS / 1000
         while untraced := self._untraced(nation, begin, deeds):

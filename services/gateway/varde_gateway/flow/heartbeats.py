@@ -15,12 +15,13 @@ import structlog
 from sqlalchemy import Connection, func, or_, select, update
 
 from varde.auditlog import AuditKind
-from varde.errors import VardeError
+from varde.errors import Reason, VardeError
 from varde.exchange import LogWord
 from varde.heartbeat import (
     CHAIN_START,
     HEARTBEAT_LIFE_SECONDS,
     HEARTBEAT_SECONDS,
+    MAX_AHEAD,
     MAX_VOID,
     Arrivals,
     Heartbeat,
@@ -124,8 +125,8 @@ async def hear(desk: Desk, link: Nation, raw: bytes) -> None:
     peer = desk.links.of(link, desk.ticks())
     if heartbeat.sequence <= peer.sequence:  # (3)
         return
-    await _follow(desk, link, peer, opened, heartbeat)
-    await listen(desk, link, heartbeat.log)
+    if await _follow(desk, link, peer, opened, heartbeat):
+        await listen(desk, link, heartbeat.log)
 
 
 async def watch_links(desk: Desk) -> None:
@@ -212,10 +213,15 @@ def _compose_one(desk: Desk, peer: Nation, numbers: _Numbers, word: LogWord) -> 
 
 async def _follow(
     desk: Desk, nation: Nation, peer: PeerLink, opened: Opened, heartbeat: Heartbeat
-) -> None:
+) -> bool:
+    """Whether what it says can be true."""
     now = desk.now_ms()
     arrivals, sent_from, next_sequence = await desk.ledger.read(lambda c: _state(c, nation))
     answer = _Answer(nation, heartbeat, sent_from, next_sequence)
+    if answer.ahead(arrivals) > MAX_AHEAD:
+        detail = f"its numbers are ahead of what we know by more than {MAX_AHEAD}"
+        await _refuse(desk, nation, Rejection(Reason.MALFORMED, detail, None))
+        return False
     if not answer.renumbered:
         peer.renumbered = None
     if answer.needed(arrivals, peer.renumbered):
@@ -241,6 +247,7 @@ async def _follow(
     desk.links.take_word(nation, heartbeat.reaches, desk.ticks())
     peer.roster_version = opened.document.roster.version
     peer.heard_wall = now
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +256,13 @@ class _Answer:
     heartbeat: Heartbeat
     sent_from: int
     next_sequence: int
+
+    def ahead(self, arrivals: Arrivals) -> int:
+        """How far the numbers that it names, of ours or its own, are beyond those that we know."""
+        sent, received = self.heartbeat.sent, self.heartbeat.received
+        own = [sent.first, sent.through, *(each.sequence for each in self.heartbeat.void)]
+        of_ours = max(received.highest, received.first) - self.next_sequence
+        return max(of_ours, max(own) - arrivals.through)
 
     @property
     def rolled_back(self) -> bool:
