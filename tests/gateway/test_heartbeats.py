@@ -14,9 +14,10 @@ from varde.auditlog import AuditKind
 from varde.heartbeat import Heartbeat, Received, Sent, Void, format_heartbeat
 from varde.identifiers import Lane, Nation
 from varde.signing import Kind
+from varde_gateway.flow.beacon import reroute
 from varde_gateway.flow.compose import compose_now
 from varde_gateway.flow.federation import describe_federation
-from varde_gateway.flow.heartbeats import hear
+from varde_gateway.flow.heartbeats import SENT_AGAIN_AT_ONCE, hear
 from varde_gateway.flow.links import Links, LinkState
 from varde_gateway.flow.refusals import ONE_BY_ONE
 from varde_gateway.flow.trail import list_entries
@@ -302,6 +303,31 @@ async def test_all_is_sent_again_once_while_the_peer_does_not_follow_the_new_num
     await hear(nodes[EE].desk, FI, heartbeat(nodes[FI], EE, clock.ms + 2, **SEEN))
     await settle([*nodes.values()])
     assert await attempts(nodes[EE], alert_id) == again
+
+
+async def test_what_a_peer_may_have_lost_is_sent_again_a_few_at_a_time_and_goes_around_nobody(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    few = 3
+    for _ in range(SENT_AGAIN_AT_ONCE + few):
+        await send(nodes[EE], FI)
+    await beats(nodes, clock)
+    clock.forward(5 * 60)
+    await beats(nodes, clock)
+    desk = nodes[EE].desk
+    lie: dict[str, Any] = {"received": Received(1, 0, 900, ())}
+    for later in range(1, 4):
+        # However often it says so, and whatever else it names as missing.
+        await hear(desk, FI, heartbeat(nodes[FI], EE, clock.ms + later, **lie))
+        missing: dict[str, Any] = {"received": Received(1, 0, 900, ((1, 60),))}
+        await hear(desk, FI, heartbeat(nodes[FI], EE, clock.ms + 100 + later, **missing))
+    await reroute(desk, nodes[EE].broker)
+    assert await nodes[EE].broker.backlog(LV, Lane.URGENT) == 0
+    await nodes[EE].work()
+    assert await nodes[EE].broker.backlog(FI, Lane.URGENT) == SENT_AGAIN_AT_ONCE
+    clock.forward(1)
+    await nodes[EE].work()
+    assert await nodes[EE].broker.backlog(FI, Lane.URGENT) == SENT_AGAIN_AT_ONCE + few
 
 
 async def test_a_peer_that_knows_a_later_beginning_than_ours_proves_an_older_copy(

@@ -204,8 +204,11 @@ def _is_stuck(desk: Desk, row: AnyRow, now: int) -> bool:
     # Where receipts come over the direct link, a delivery that waits is behind others; sending all of them around as
     # well would make the backlog longer. One that is passed over again and again goes around all the same.
     patience = PATIENCE_MS[Lane(row.lane)]
-    ticks = desk.ticks()
-    silent_for = ticks - desk.links.of(Nation(row.recipient), ticks).answered_at
+    ticks, recipient = desk.ticks(), Nation(row.recipient)
+    if row.delivered_at is not None:
+        # Sent again since the recipient may have lost it: a peer that says so all the time must not fill all links.
+        return desk.links.state(recipient, ticks) in {LinkState.SILENT, LinkState.CUT}
+    silent_for = ticks - desk.links.of(recipient, ticks).answered_at
     return silent_for >= patience or now - row.queued_at >= PASSED_OVER * patience
 
 

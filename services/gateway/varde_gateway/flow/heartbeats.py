@@ -12,7 +12,18 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from sqlalchemy import Connection, func, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    and_,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    update,
+)
 
 from varde.auditlog import AuditKind
 from varde.errors import Reason, VardeError
@@ -53,6 +64,8 @@ from varde_gateway.store.transaction import Transaction
 CHECK_SECONDS: Final = 0.5
 CALLING_SECONDS: Final = 2
 MAX_SENT_AGAIN: Final = 512
+SENT_AGAIN_AT_ONCE: Final = 50
+"""Of what a peer may have lost, and as many more each second."""
 
 _log = structlog.get_logger("heartbeats")
 
@@ -334,18 +347,34 @@ def _record_answer(
 def _send_all_again(tx: Transaction, desk: Desk, nation: Nation, *, below: int) -> None:
     # The peer will not ask for numbers from before the new beginning, and one of them may stand for two documents, one
     # of which an older copy has forgotten. What is there already is receipted once more and changes nothing.
-    living = select(documents_table.c.id).where(
-        documents_table.c.sender == desk.nation, documents_table.c.expires_at * 1000 > tx.now
+    living = (
+        documents_table.c.sender == desk.nation,
+        documents_table.c.expires_at * 1000 > tx.now,
+        deliveries_table.c.sequence < below,
+        deliveries_table.c.open.is_(False),
     )
+    _open_again(tx, nation, living)
+
+
+def _open_again(tx: Transaction, nation: Nation, which: Sequence[ColumnElement[bool]]) -> None:
+    # A few at once, the newest first: the history of a day must not stand before what is sent now, nor may a peer that
+    # names a wrong number in every heartbeat have us do nothing else.
+    newest_first = func.row_number().over(order_by=documents_table.c.recorded_at.desc()) - 1
+    ranked = (
+        select(deliveries_table.c.document_id, newest_first.label("place"))
+        .join(documents_table, documents_table.c.id == deliveries_table.c.document_id)
+        .where(deliveries_table.c.recipient == nation, *which)
+        .subquery()
+    )
+    # PostgreSQL would take it for an integer of 32 bits, as what is added is.
+    following = literal(tx.now, BigInteger) + ranked.c.place // SENT_AGAIN_AT_ONCE * 1000
     tx.connection.execute(
         update(deliveries_table)
         .where(
             deliveries_table.c.recipient == nation,
-            deliveries_table.c.sequence < below,
-            deliveries_table.c.open.is_(False),
-            deliveries_table.c.document_id.in_(living),
+            deliveries_table.c.document_id == ranked.c.document_id,
         )
-        .values(open=True, next_attempt_at=tx.now)
+        .values(open=True, next_attempt_at=following)
     )
 
 
@@ -374,12 +403,15 @@ def _send_again(
     wanted = [row.document_id for row in rows if row.expires_at * 1000 > tx.now]
     if wanted:
         # Also what has a receipt: the peer may have lost it since, as with an older copy of its database.
-        tx.connection.execute(
-            update(deliveries_table)
-            .where(
-                deliveries_table.c.document_id.in_(wanted), deliveries_table.c.recipient == nation
-            )
-            .values(open=True, next_attempt_at=tx.now)
+        soon = deliveries_table.c.next_attempt_at <= tx.now + HEARTBEAT_SECONDS * 1000
+        _open_again(
+            tx,
+            nation,
+            (
+                documents_table.c.sender == desk.nation,
+                deliveries_table.c.document_id.in_(wanted),
+                not_(and_(deliveries_table.c.open, soon)),
+            ),
         )
     return tuple(Void(row.sequence, row.digest) for row in expired[:MAX_VOID])
 

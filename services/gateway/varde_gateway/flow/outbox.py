@@ -256,6 +256,7 @@ def open_deliveries(own: Nation, *conditions: ColumnElement[bool]) -> Select[Any
             deliveries_table.c.attempts,
             deliveries_table.c.reroutings,
             deliveries_table.c.queued_at,
+            deliveries_table.c.delivered_at,
             documents_table.c.kind,
             documents_table.c.expires_at,
         )
