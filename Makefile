@@ -57,7 +57,7 @@ soak: $(STAMP) debian-packages ## New property examples, then faults for an hour
 
 lock: ## Pin the dependencies anew, with hashes and without addresses
 	$(BIN)/uv pip compile pyproject.toml --extra dev --python-version 3.11 --universal \
-	  --generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements.lock
+	  --generate-hashes --no-emit-index-url --no-strip-extras --no-header --no-annotate -o requirements.lock
 
 .PHONY: debian-packages
 debian-packages:
