@@ -1,16 +1,20 @@
 """The gateway's adapter at its own, real broker."""
 
 import asyncio
+import contextlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from nats.aio.client import Client
 
 from support.brokers import publish, running_coast, until
 from support.federation import EE, FI, LV
 from varde.identifiers import Lane
 from varde.subjects import inbox_subject, outbox_subject
 from varde_gateway.broker_link import BrokerLimits, BrokerLink
+from varde_gateway.broker_wire import Live
 from varde_gateway.flow.ports import BrokerFull, BrokerUnavailable, Outbound
 from varde_relay.nats_link import Connection, Inbound
 
@@ -23,13 +27,49 @@ async def test_the_streams_and_every_peers_two_consumers_are_made(tmp_path: Path
         for peer in (FI, LV):
             for lane in Lane:
                 await publish(gateway, outbox_subject(peer, lane), b"x", f"{peer}{lane}")
-                assert await gateway.backlog(peer, lane) == 1
+                # The broker counts for its consumers a moment after it has acknowledged.
+                async with asyncio.timeout(5):
+                    while await gateway.backlog(peer, lane) != 1:
+                        await asyncio.sleep(0.01)
 
 
 async def test_a_repeated_message_identifier_is_stored_once(tmp_path: Path) -> None:
     async with running_coast(tmp_path, EE, FI) as coast, coast.gateway(EE) as gateway:
         assert await gateway.publish_many([Outbound(URGENT_FI, b"x", "same")] * 3) == [None] * 3
         assert await gateway.backlog(FI, Lane.URGENT) == 1
+
+
+@pytest.mark.parametrize("method", ["connect", "close"])
+async def test_a_cancellation_that_the_broker_library_swallows_ends_the_adapter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    entered = asyncio.Event()
+    real = getattr(Client, method)
+
+    async def go_on_when_first_cancelled(client: Client, *values: Any, **options: Any) -> None:
+        await real(client, *values, **options)
+        if not entered.is_set():
+            entered.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    monkeypatch.setattr(Client, method, go_on_when_first_cancelled)
+
+    async def fail(_link: BrokerLink, _live: Live) -> None:
+        raise BrokerUnavailable("so that the connection is closed")
+
+    monkeypatch.setattr(BrokerLink, "_make_streams", fail)
+    async with running_coast(tmp_path, EE, FI) as coast:
+        broker = coast.brokers[EE]
+        link = BrokerLink(
+            nation=EE,
+            url=broker.url,
+            ca_file=broker.ca_file,
+            nkey_file=broker.nkey_file,
+            peers=list,
+        )
+        async with asyncio.timeout(5), link:
+            await entered.wait()
 
 
 async def test_a_full_outbox_is_an_error_that_the_gateway_sees(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """The relay between real brokers: pulling, admitting, refusing, and coming back after every kind of death."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+from nats.aio.client import Client
 
 from support.brokers import Coast, document_number, publish, running_coast, until
 from support.federation import EE, FI, LV, NOW
@@ -14,6 +17,7 @@ from varde.subjects import message_id, outbox_subject
 from varde.transit import Transit
 from varde_gateway.broker_link import BrokerLimits, BrokerLink
 from varde_gateway.flow.ports import BrokerUnavailable, Carried, Outbound
+from varde_relay.nats_link import keep_connected
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio]
 
@@ -216,6 +220,39 @@ async def test_a_link_that_is_down_keeps_the_others_going(tmp_path: Path) -> Non
         await receive(ours, Lane.URGENT, raws)
         assert not state.links[LV].connected
         assert state.links[LV].last_error
+
+
+@pytest.mark.parametrize("method", ["connect", "close"])
+async def test_a_cancellation_that_the_broker_library_swallows_ends_the_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    entered = asyncio.Event()
+    real = getattr(Client, method)
+
+    async def go_on_when_first_cancelled(client: Client, *values: Any, **options: Any) -> None:
+        await real(client, *values, **options)
+        if not entered.is_set():
+            entered.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    monkeypatch.setattr(Client, method, go_on_when_first_cancelled)
+    async with running_coast(tmp_path, EE, FI) as coast:
+        link = asyncio.create_task(
+            keep_connected(
+                coast.endpoint(FI, EE),
+                lambda _: asyncio.sleep(0),
+                pause=lambda _: 60,
+                on_refusal=lambda _: None,
+                on_down=lambda _: None,
+            )
+        )
+        await asyncio.wait_for(entered.wait(), 5)
+        link.cancel()
+        await asyncio.wait({link}, timeout=3)
+        ended = link.cancelled()
+        link.cancel()
+        assert ended
 
 
 async def test_the_link_is_up_again_within_about_a_second_of_the_peers_return(

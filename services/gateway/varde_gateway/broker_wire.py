@@ -100,6 +100,8 @@ class Live:
             )
         except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
             raise BrokerUnavailable(self.last_error or str(error) or repr(error)) from error
+        finally:
+            heed_cancellation()
         self._reply_base = self._client.new_inbox()
         await self.listen(f"{self._reply_base}.*", self._take_reply)
         # Our relay may not answer on an inbox of ours: other answers come there.
@@ -132,6 +134,7 @@ class Live:
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 await self._client.close()
         await self._hear_end()
+        heed_cancellation()
 
     async def answer_requests(
         self, subject: str, answer: Callable[[bytes], Awaitable[bytes]]
@@ -155,6 +158,8 @@ class Live:
             await self._client.flush()
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise BrokerUnavailable(str(error) or repr(error)) from error
+        finally:
+            heed_cancellation()
 
     async def send(self, subject: str, raw: bytes, reply: str = "") -> None:
         """Publish without waiting for an answer."""
@@ -162,6 +167,8 @@ class Live:
             await self._client.publish(subject, raw, reply=reply)
         except (nats.errors.Error, OSError) as error:
             raise BrokerUnavailable(str(error) or repr(error)) from error
+        finally:
+            heed_cancellation()
 
     async def publish_many(self, messages: Sequence[Outbound]) -> list[BrokerError | None]:
         """Publish, wait for the acknowledgements, one answer each."""
@@ -201,6 +208,8 @@ class Live:
             await self._client.publish(subject, raw, reply=reply, headers=headers)
         except (nats.errors.Error, OSError) as error:
             answer.set_exception(BrokerUnavailable(str(error) or repr(error)))
+        finally:
+            heed_cancellation()
         return answer
 
     def _forget(self, token: str, done: asyncio.Future[Msg]) -> None:
@@ -225,6 +234,17 @@ class Live:
                 answer.set_exception(BrokerUnavailable("the connection to our broker ended"))
         for pull in self._pulls.values():
             pull.wake.set()
+
+
+def heed_cancellation() -> None:
+    """Raise the cancellation of the calling task that was asked for and did not arrive.
+
+    nats-py catches some, and ``asyncio.wait_for`` of Python 3.11, which it uses, loses one that comes in the moment of
+    the answer (python/cpython#86296): a worker that goes on for ever, and a gateway that does not stop.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 class _Pull:

@@ -153,6 +153,7 @@ class Connection:
                 error_cb=self._hear_error,
                 closed_cb=self._hear_end,
             )
+            heed_cancellation()
             self._reply_base = self._client.new_inbox()
             await self._client.subscribe(f"{self._reply_base}.*", cb=self._take_reply)
         except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
@@ -166,6 +167,7 @@ class Connection:
             async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 await self._client.close()
         await self._hear_end()
+        heed_cancellation()
 
     def is_open(self) -> bool:
         """Whether it has been opened and has not ended."""
@@ -291,6 +293,19 @@ class Connection:
         except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
             detail = str(error) or type(error).__name__
             raise (NoAnswer if self.is_open() else LinkDown)(detail) from error
+        finally:
+            heed_cancellation()
+
+
+def heed_cancellation() -> None:
+    """Raise the cancellation of the calling task that was asked for and did not arrive.
+
+    nats-py catches some, and ``asyncio.wait_for`` of Python 3.11, which it uses, loses one that comes in the moment of
+    the answer (python/cpython#86296): a link that goes on for ever, and a relay that does not stop.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def keep_connected(
