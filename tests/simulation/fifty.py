@@ -16,6 +16,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -31,21 +32,29 @@ from varde_gateway.flow.send import Order, send_alert
 
 NATIONS = 50
 DEGREES = (4, 6, 8)
+SEEDS = (1, 2, 3)
 CUT_SHARE = 0.1
 ALERTS = 5
 SECONDS = 60
 COLOURS = ("#2b6cb0", "#4299e1", "#90cdf4", "#bee3f8", "#e2e8f0")
 
 
+class Trial(NamedTuple):
+    """How many links each nation has, and the seed by which they are drawn."""
+
+    degree: int
+    seed: int
+
+
 @dataclass(frozen=True)
 class Result:
-    """What came of one degree; ``hops`` counts deliveries by the nations that handed them on.
+    """What came of one trial; ``hops`` counts deliveries by the nations that handed them on.
 
     ``too_far`` are those to which no way with at most three nations on it was left, ``missed`` those that had one and were
     not delivered all the same, ``open`` those that their sender still shows as open.
     """
 
-    degree: int
+    trial: Trial
     links: int
     cut: int
     deliveries: int
@@ -63,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m simulation.fifty", description=__doc__)
     parser.add_argument("--nations", type=int, default=NATIONS)
     parser.add_argument("--alerts", type=int, default=ALERTS)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--report", type=Path)
     parser.add_argument("--picture", type=Path)
     asked = parser.parse_args()
@@ -74,8 +83,12 @@ def main() -> None:
     ) as directory:
         say(f"founding a federation of {asked.nations}")
         place = Place(Path(directory), a_federation(asked.nations))
-        results = [asyncio.run(_run(place, degree, asked.seed, asked.alerts)) for degree in DEGREES]
-    text = table(results, asked.nations, asked.alerts, asked.seed)
+        results = [
+            asyncio.run(_run(place, Trial(degree, seed), asked.alerts))
+            for degree in DEGREES
+            for seed in asked.seeds
+        ]
+    text = table(results, asked.nations, asked.alerts)
     print(text)
     if asked.report is not None:
         asked.report.write_text(text)
@@ -124,7 +137,8 @@ def distances(begin: Nation, links: set[frozenset[Nation]]) -> dict[Nation, int]
     return found
 
 
-async def _run(place: Place, degree: int, seed: int, alerts: int) -> Result:
+async def _run(place: Place, trial: Trial, alerts: int) -> Result:
+    degree, seed = trial
     asyncio.get_running_loop().set_default_executor(AtOnce())
     world = World(place, seed)
     await world.open()
@@ -140,7 +154,7 @@ async def _run(place: Place, degree: int, seed: int, alerts: int) -> Result:
     }
     try:
         for round_ in range(5):
-            say(f"degree {degree}: heartbeats, round {round_ + 1} of 5")
+            say(f"degree {degree}, seed {seed}: heartbeats, round {round_ + 1} of 5")
             world.ms += 10_000
             await _beat(world)
         senders = world.lot.sample(nations, alerts)
@@ -151,11 +165,11 @@ async def _run(place: Place, degree: int, seed: int, alerts: int) -> Result:
                 await _beat(world)
             await _work(world, alive)
             waiting = await _open_deliveries(world, senders)
-            say(f"degree {degree}: {second + 1} s, {waiting} deliveries wait")
+            say(f"degree {degree}, seed {seed}: {second + 1} s, {waiting} deliveries wait")
             if not waiting:
                 break
             world.ms += 1000
-        return await _result(world, degree, links, cut, sent)
+        return await _result(world, trial, links, cut, sent)
     finally:
         await world.close()
 
@@ -214,7 +228,7 @@ async def _open_deliveries(world: World, senders: list[Nation]) -> int:
 
 async def _result(
     world: World,
-    degree: int,
+    trial: Trial,
     links: set[frozenset[Nation]],
     cut: set[frozenset[Nation]],
     sent: dict[Nation, str],
@@ -243,7 +257,7 @@ async def _result(
         (nation, each) for nation, each in world.outbound if each.raw.startswith(b'{"protected"')
     ]
     return Result(
-        degree=degree,
+        trial=trial,
         links=len(links),
         cut=len(cut),
         deliveries=total,
@@ -258,33 +272,35 @@ async def _result(
     )
 
 
-def table(results: list[Result], nations: int, alerts: int, seed: int) -> str:
-    """Markdown: one row a degree."""
+def table(results: list[Result], nations: int, alerts: int) -> str:
+    """Markdown: one row a degree and seed."""
     lines = [
-        f"{nations} nations, {alerts} urgent alerts, each to all the others; {CUT_SHARE:.0%} of the links cut; seed {seed}.",
+        f"{nations} nations, {alerts} urgent alerts, each to all the others; {CUT_SHARE:.0%} of the links cut.",
         "",
-        "| links a nation | links, cut | delivered | no way short enough | missed all the same | still open | handed on by 0 / 1 / 2 / 3 | "
+        "| links a nation | seed | links, cut | delivered | no way short enough | missed all the same | still open | handed on by 0 / 1 / 2 / 3 | "
         "sealed for the direct link, with a label, a delivery | receipts and their copies |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for each in results:
         hops = " / ".join(str(each.hops[n]) for n in range(MAX_HOPS + 1))
         share = each.delivered / each.deliveries
         cost = (each.direct + each.on_the_way) / each.deliveries
         lines.append(
-            f"| {each.degree} | {each.links}, {each.cut} | {each.delivered} of {each.deliveries} ({share:.1%}) | {each.too_far} "
+            f"| {each.trial.degree} | {each.trial.seed} | {each.links}, {each.cut} | {each.delivered} of {each.deliveries} ({share:.1%}) | {each.too_far} "
             f"| {each.missed} | {each.open} | {hops} | {each.direct}, {each.on_the_way}, {cost:.1f} | {each.answers} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def picture(results: list[Result]) -> str:
-    """An SVG of the deliveries by the number of nations that handed them on, one bar a degree."""
-    width, bar, gap, left = 640, 34, 26, 120
+    """An SVG of the deliveries by the number of nations that handed them on, one bar a degree and seed."""
+    width, bar, gap, left = 640, 34, 10, 120
     rows: list[str] = []
     for row, each in enumerate(results):
         top, at = 40 + row * (bar + gap), float(left)
-        rows.append(f'<text x="8" y="{top + 22}">{each.degree} links each</text>')
+        rows.append(
+            f'<text x="8" y="{top + 22}">{each.trial.degree} links, seed {each.trial.seed}</text>'
+        )
         for number in range(4):
             share = each.hops[number] / max(1, each.deliveries) * (width - left - 20)
             rows.append(
