@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from support.federation import EE, federation
-from support.nodes import Clock, Node, running_node
+from support.nodes import Clock, Node, grow_log, running_node
 from support.tampering import tamper
-from varde.auditlog import AuditKind
 from varde.checkpoint import open_checkpoint, parse_proof, verify_proof
 from varde.encoding import decode_base64url
 from varde.evidence import Fault, Verdict, verify_export
@@ -24,13 +23,6 @@ from varde_gateway.flow.trail import (
 
 pytestmark = pytest.mark.asyncio
 PARTY = federation().parties[EE]
-
-
-async def grow(node: Node, entries: int) -> None:
-    for number in range(entries):
-        await node.desk.ledger.write(
-            lambda tx, number=number: tx.audit(AuditKind.SENT, "op", [("document", f"d{number}")])
-        )
 
 
 async def exported(node: Node) -> list[str]:
@@ -54,7 +46,7 @@ def by_hand(directory: Path, *statements: str) -> None:
 
 async def test_an_exported_log_verifies(tmp_path: Path) -> None:
     async with running_node(url(tmp_path), PARTY, federation(), Clock()) as node:
-        await grow(node, 30)
+        await grow_log(node, 30)
         found = verdict(await exported(node))
         assert found.intact
         assert found.signed_entries == found.entries
@@ -87,7 +79,7 @@ async def test_attack_47_a_row_changed_by_hand_is_named(
     tmp_path: Path, statements: list[str], fault: Fault, first: int, last: int
 ) -> None:
     async with running_node(url(tmp_path), PARTY, federation(), Clock()) as node:
-        await grow(node, 30)
+        await grow_log(node, 30)
         await checkpoint(node.desk)
         by_hand(tmp_path, *statements)
         found = [
@@ -98,7 +90,7 @@ async def test_attack_47_a_row_changed_by_hand_is_named(
 
 async def test_attack_42_a_log_that_was_cut_or_rewritten_stops_the_node(tmp_path: Path) -> None:
     async with running_node(url(tmp_path), PARTY, federation(), Clock()) as node:
-        await grow(node, 30)
+        await grow_log(node, 30)
         await checkpoint(node.desk)
         await check_stored_log(node.desk)
         by_hand(tmp_path, "UPDATE audit_node SET hash = zeroblob(32)")
@@ -111,7 +103,7 @@ async def test_attack_42_a_log_that_was_cut_or_rewritten_stops_the_node(tmp_path
 
 async def test_an_entry_is_provable_to_who_has_the_logs_key_alone(tmp_path: Path) -> None:
     async with running_node(url(tmp_path), PARTY, federation(), Clock()) as node:
-        await grow(node, 20)
+        await grow_log(node, 20)
         leaves, _ = await node.desk.ledger.read(
             lambda c: list_entries(c, limit=50, after_index=None)
         )
@@ -125,7 +117,7 @@ async def test_an_entry_is_provable_to_who_has_the_logs_key_alone(tmp_path: Path
 
 async def test_a_consistency_answer_has_the_form_of_a_witness_request(tmp_path: Path) -> None:
     async with running_node(url(tmp_path), PARTY, federation(), Clock()) as node:
-        await grow(node, 20)
+        await grow_log(node, 20)
         body = await consistency(node.desk, 7)
         assert body.startswith("old 7\n")
         assert (await consistency(node.desk, 0)).startswith("old 0\n\n")
@@ -137,7 +129,7 @@ async def test_a_checkpoint_is_the_same_until_the_log_grows(tmp_path: Path) -> N
     async with running_node(url(tmp_path), PARTY, federation(), Clock()) as node:
         first = await checkpoint(node.desk)
         assert await checkpoint(node.desk) == first
-        await grow(node, 1)
+        await grow_log(node, 1)
         second = open_checkpoint(await checkpoint(node.desk), node.desk.log_signer.key)
         assert second.size == open_checkpoint(first, node.desk.log_signer.key).size + 1
 
@@ -145,10 +137,10 @@ async def test_a_checkpoint_is_the_same_until_the_log_grows(tmp_path: Path) -> N
 async def test_entries_are_found_by_kind_actor_subject_and_time(tmp_path: Path) -> None:
     clock = Clock()
     async with running_node(url(tmp_path), PARTY, federation(), clock) as node:
-        await grow(node, 5)
+        await grow_log(node, 5)
         middle = clock.ms + 1
         clock.forward(10)
-        await grow(node, 5)
+        await grow_log(node, 5)
 
         async def found(**wanted: object) -> int:
             entries, _ = await node.desk.ledger.read(

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from support.federation import NOW, Federation, Party, log_signer, seed
 from varde.admission import Admit, admit
+from varde.auditlog import AuditKind
 from varde.blob import BlobAddress, BlobFault
 from varde.checkpoint import WitnessSigner
 from varde.errors import Reason
@@ -33,6 +34,7 @@ from varde_gateway.flow.rosters import load_trust
 from varde_gateway.store.attachment_files import AttachmentFiles
 from varde_gateway.store.database import migrate, open_database
 from varde_gateway.store.ledger import Ledger
+from varde_gateway.store.transaction import Transaction
 
 
 class Clock:
@@ -230,6 +232,16 @@ async def settle(nodes: Sequence[Node], cut: Collection[frozenset[Nation]] = ())
             await node.take_in()
         if not moved:
             return
+
+
+async def grow_log(node: Node, entries: int) -> None:
+    """So many more entries in the node's log, in one transaction."""
+
+    def write(tx: Transaction) -> None:
+        for number in range(entries):
+            tx.audit(AuditKind.SENT, "op", [("document", f"d{number}")])
+
+    await node.desk.ledger.write(write)
 
 
 @asynccontextmanager
