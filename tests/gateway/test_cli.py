@@ -66,6 +66,9 @@ class _Answers(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer()
 
+    def do_DELETE(self) -> None:
+        self._answer()
+
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.asked.append((self.path, dict(self.headers), body))
@@ -102,7 +105,7 @@ def node() -> Iterator[Node]:
 def demo(node: Node, tmp_path: Path) -> Path:
     users = {
         role: {"username": f"{role}.ee", "password": PASSWORD}
-        for role in ("operator", "officer", "auditor")
+        for role in ("operator", "officer", "auditor", "admin")
     }
     facts = {"nations": {"EE": {"url": node.url, "users": users}}}
     (tmp_path / "demo.json").write_text(json.dumps(facts))
@@ -608,9 +611,6 @@ def test_an_archive_whose_digest_the_node_did_not_log_is_not_kept(node: Node, de
 
 
 def test_an_erasure_is_asked_for_as_the_administrator(node: Node, demo: Path) -> None:
-    facts = json.loads((demo / "demo.json").read_text())
-    facts["nations"]["EE"]["users"]["admin"] = {"username": "admin.ee", "password": PASSWORD}
-    (demo / "demo.json").write_text(json.dumps(facts))
     node.answers[f"/v1/alerts/{ALERT_ID}/erase"] = (200, {"state": "waiting"})
     words = ("audit", "erase", "--alert", ALERT_ID, "--reason", "Order 17")
     done = varde(*words, "--demo", str(demo), "--nation", "EE")
@@ -660,3 +660,94 @@ def test_the_witnesses_of_a_log_are_shown_with_their_troubles(node: Node, demo: 
     ):
         assert said in done.stdout
     assert json.loads(varde(*words, "--json").stdout) == found
+
+
+USER = {
+    "username": "outside",
+    "display_name": "Out\x1bside",
+    "roles": ["auditor"],
+    "disabled": False,
+    "clearance": "green",
+    "valid_until": "2026-12-24T00:00:00.000Z",
+    "created_at": "2026-03-01T10:00:00.000Z",
+}
+
+
+def test_a_user_is_let_in_with_a_password_that_is_made_and_shown_once(
+    node: Node, demo: Path
+) -> None:
+    node.answers["/v1/users"] = (201, USER)
+    words = ("user", "add", "outside", "--role", "auditor", "--clearance", "GREEN")
+    where = ("--demo", str(demo), "--nation", "EE")
+    done = varde(*words, "--until", "2026-12-24", *where)
+    assert done.returncode == Exit.OK, done.stderr
+    order = json.loads(node.asked[-1][2])
+    assert len(order.pop("password")) >= 24
+    assert order == {
+        "username": "outside",
+        "display_name": "outside",
+        "roles": ["auditor"],
+        "clearance": "green",
+        "valid_until": "2026-12-24T00:00:00Z",
+    }
+    assert json.loads(node.asked[-1][2])["password"] in done.stdout
+    file = demo / "password"
+    file.write_text("correct horse battery\n")
+    done = varde(*words, "--new-password-file", str(file), *where)
+    assert json.loads(node.asked[-1][2])["password"] == "correct horse battery"
+    assert "correct horse" not in done.stdout
+
+
+def test_users_are_listed_shut_out_and_given_another_end(node: Node, demo: Path) -> None:
+    where = ("--demo", str(demo), "--nation", "EE")
+    node.answers["/v1/users"] = (200, {"items": [USER], "next_cursor": None})
+    listed = varde("user", "list", *where)
+    assert "outside" in listed.stdout
+    assert "\x1b" not in listed.stdout
+    for command in ("disable", "enable", "extend"):
+        node.answers[f"/v1/users/outside/{command}"] = (200, USER)
+    shut_out = varde("user", "disable", "outside", *where)
+    assert "varde user enable outside" in shut_out.stdout
+    assert "can sign in again until 2026-12-24" in varde("user", "enable", "outside", *where).stdout
+    varde("user", "extend", "outside", "--until", "2027-01-31", *where)
+    assert json.loads(node.asked[-1][2]) == {"valid_until": "2027-01-31T00:00:00Z"}
+    varde("user", "extend", "outside", "--for-good", *where)
+    assert json.loads(node.asked[-1][2]) == {"valid_until": None}
+    for wrong in ((), ("--until", "2027-01-31", "--for-good")):
+        assert varde("user", "extend", "outside", *wrong, *where).returncode == Exit.USAGE
+
+
+def test_a_kept_query_is_saved_listed_run_with_more_conditions_and_forgotten(
+    node: Node, demo: Path
+) -> None:
+    where = ("--demo", str(demo), "--nation", "EE")
+    none = dict.fromkeys(("actor", "subject", "alert", "text", "from", "until"))
+    kept = {
+        "name": "refused-by-fi",
+        "filter": {**none, "kind": ["refused"], "nation": "FI"},
+        "saved_at": "2026-03-01T10:00:00.000Z",
+    }
+    node.answers["/v1/audit/queries"] = (200, {"items": [], "next_cursor": None})
+    assert "queries save" in varde("audit", "queries", "list", *where).stdout
+    node.answers["/v1/audit/queries"] = (201, kept)
+    words = ("audit", "queries", "save", "refused-by-fi", "--kind", "refused", "--about", "FI")
+    assert "--saved refused-by-fi" in varde(*words, *where).stdout
+    assert json.loads(node.asked[-1][2]) == {
+        "name": "refused-by-fi",
+        "filter": {"kind": ["refused"], "nation": "FI"},
+    }
+    node.answers["/v1/audit/queries"] = (200, {"items": [kept], "next_cursor": None})
+    listed = varde("audit", "queries", "list", *where)
+    assert listed.stdout == "refused-by-fi: kind refused, nation FI\n"
+    node.answers["/v1/audit/entries"] = (200, {"items": [], "next_cursor": None})
+    search = ("audit", "search", "--saved")
+    found = varde(*search, "refused-by-fi", "--about", "LV", *where)
+    assert found.returncode == Exit.OK, found.stderr
+    asked = parse_qs(urlsplit(node.asked[-1][0]).query)
+    assert (asked["kind"], asked["nation"]) == (["refused"], ["LV"])
+    unknown = varde(*search, "other", *where)
+    assert unknown.returncode == Exit.USAGE
+    assert "refused-by-fi" in unknown.stderr
+    node.answers["/v1/audit/queries/refused-by-fi"] = (200, kept)
+    gone = varde("audit", "queries", "delete", "refused-by-fi", *where)
+    assert gone.returncode == Exit.OK, gone.stderr

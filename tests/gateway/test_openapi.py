@@ -166,6 +166,8 @@ def test_the_answers_to_good_requests_are_what_the_document_says(
     call("GET", "/v1/users/{username}", 200, path=user)
     for action in ("disable", "enable"):
         call("POST", f"/v1/users/{{username}}/{action}", 200, path=user)
+    end = {"valid_until": "2100-01-01T00:00:00Z"}
+    call("POST", "/v1/users/{username}/extend", 200, path=user, json=end)
     call("GET", "/v1/audit/entries", 200, "?limit=3&order=newest&kind=sent&kind=reviewed&text=a")
     for form in ("csv", "jsonl"):
         call("GET", "/v1/audit/entries", 200, f"?format={form}")

@@ -358,6 +358,8 @@ async def test_an_outside_auditor_is_let_in_for_a_time_only(office: Office) -> N
     assert [each["detail"] for each in await office.audit("user_changed")].count(
         "access ended"
     ) == 1
+    office.tokens.clear()
+    await more_time_brings_an_auditor_back(office)
     past = {
         "username": "late",
         "display_name": "Late",
@@ -367,6 +369,29 @@ async def test_an_outside_auditor_is_let_in_for_a_time_only(office: Office) -> N
     }
     office.tokens.clear()
     assert (await office.post("/v1/users", "admin", json=past)).status_code == 422
+
+
+async def more_time_brings_an_auditor_back(office: Office) -> None:
+    extend = "/v1/users/outside/extend"
+    later = rfc3339(office.clock.ms + 60_000)
+    earlier = {"valid_until": rfc3339(office.clock.ms)}
+    assert (await office.post(extend, "admin", json=earlier)).status_code == 422
+    assert (await office.post(extend, "auditor", json={"valid_until": later})).status_code == 403
+    missing = await office.post("/v1/users/nobody/extend", "admin", json={"valid_until": None})
+    assert missing.status_code == 404
+    for _ in range(2):
+        given = await office.post(extend, "admin", json={"valid_until": later})
+        assert given.json()["valid_until"] == later
+    said = [each["detail"] for each in await office.audit("user_changed")]
+    assert said.count(f"access until {later}") == 1
+    assert (await office.sign_in("outside")).status_code == 200
+    office.clock.forward(61)
+    assert (await office.sign_in("outside")).status_code == 401
+    await note_ended_access(office.node.desk)
+    said = [each["detail"] for each in await office.audit("user_changed")]
+    assert said.count("access ended") == 2
+    assert (await office.post(extend, "admin", json={"valid_until": None})).status_code == 200
+    assert (await office.sign_in("outside")).status_code == 200
 
 
 @pytest.mark.asyncio
@@ -381,6 +406,11 @@ async def test_a_token_given_before_the_end_says_why_it_is_good_no_more(
     refused = await office.get(ENTRIES, headers=headers)
     assert refused.status_code == 401
     assert f"ended at {rfc3339(ends)}" in refused.json()["detail"]
+    more = {"valid_until": rfc3339(ends + 600_000)}
+    assert (await office.post("/v1/users/outside/extend", "admin", json=more)).status_code == 200
+    office.clock.forward(2)
+    assert (await office.get(ENTRIES, headers=headers)).status_code == 401
+    assert (await office.sign_in("outside")).status_code == 200
 
 
 @pytest.mark.asyncio

@@ -34,6 +34,7 @@ _GROUPS: Final[dict[str, dict[str, Command]]] = {
         "init": Command("init", "Make the home of one nation's node"),
         "roster": Command("roster", "The members by votes: propose, vote, show, join, suspend"),
         "keys": Command("keys", "Show keys, rotate them, move the voting key elsewhere"),
+        "user": Command("user", "The people of a node: let in, give more time, shut out"),
         "up": Command("up", "Run broker, relay and gateway of one node, and watch them"),
         "gateway": Command("gateway", "Run the gateway alone"),
         "relay": Command("relay", "Run the relay alone"),

@@ -26,6 +26,16 @@ from varde.roster import parse_roster_payload, parse_voted_roster
 from varde.testimony import printable
 from varde_gateway.cli.command import JsonOption, make_app, print_json
 from varde_gateway.cli.exits import Exit, fail
+from varde_gateway.cli.filters import (
+    AboutOption,
+    ActorOption,
+    AlertOption,
+    FromOption,
+    KindOption,
+    TextOption,
+    UntilOption,
+    filter_parameters,
+)
 from varde_gateway.cli.node_client import (
     DemoOption,
     NationOption,
@@ -37,19 +47,8 @@ from varde_gateway.cli.node_client import (
     find_sign_in,
     signed_in,
 )
-from varde_gateway.cli.review import (
-    AboutOption,
-    ActorOption,
-    AlertOption,
-    ExportFormat,
-    FromOption,
-    KindOption,
-    TextOption,
-    UntilOption,
-    add_to,
-    export_entries,
-    filter_parameters,
-)
+from varde_gateway.cli.queries import app as queries
+from varde_gateway.cli.review import ExportFormat, add_to, export_entries
 from varde_gateway.cli.witnesses import witnesses
 
 _MAX_ROSTERS_BYTES: Final = 256 * 1024 * 1024
@@ -62,6 +61,7 @@ _MARKS: Final = {
 app = make_app("Search an audit log, follow an alert, export, archive, erase, or verify offline.")
 add_to(app)
 app.command()(witnesses)
+app.add_typer(queries, name="queries")
 
 
 @app.command()

@@ -22,8 +22,20 @@ from rich.text import Text
 from varde import evidence
 from varde.encoding import encode_base64url, sha256_base64url
 from varde.errors import VardeError
+from varde.testimony import printable
 from varde_gateway.cli.command import JsonOption, print_json
 from varde_gateway.cli.exits import Exit, fail
+from varde_gateway.cli.filters import (
+    AboutOption,
+    ActorOption,
+    AlertOption,
+    FromOption,
+    KindOption,
+    TextOption,
+    UntilOption,
+    filter_parameters,
+    moment,
+)
 from varde_gateway.cli.node_client import (
     DemoOption,
     NationOption,
@@ -36,6 +48,7 @@ from varde_gateway.cli.node_client import (
     find_sign_in,
     signed_in,
 )
+from varde_gateway.cli.queries import saved_parameters
 
 MAX_PAGE: Final = 200
 _END: Final = '{"end":'
@@ -57,24 +70,6 @@ class Order(StrEnum):
     OLDEST = "oldest"
 
 
-KindOption = Annotated[
-    list[str] | None,
-    typer.Option("--kind", help="Such as sent, refused, signed_in; may be repeated."),
-]
-ActorOption = Annotated[str | None, typer.Option("--actor", help="Who did it, exactly.")]
-AlertOption = Annotated[str | None, typer.Option("--alert", help="About the alert of this id.")]
-AboutOption = Annotated[str | None, typer.Option("--about", help="By this nation, or naming it.")]
-TextOption = Annotated[
-    str | None, typer.Option("--text", help="Somewhere in the detail or the subjects.")
-]
-FromOption = Annotated[
-    str | None, typer.Option("--from", help="At this time or later: 2026-03-01 or RFC 3339.")
-]
-UntilOption = Annotated[
-    str | None, typer.Option("--until", help="Before this time: 2026-04-01 or RFC 3339.")
-]
-
-
 def add_to(app: typer.Typer) -> None:
     """Make the commands of this module commands of ``varde audit``."""
     for command in (search, trail, statistics, archive, erase):
@@ -90,6 +85,10 @@ def search(
     text: TextOption = None,
     begin: FromOption = None,
     until: UntilOption = None,
+    saved: Annotated[
+        str | None,
+        typer.Option("--saved", help="As kept under this name: 'varde audit queries list'."),
+    ] = None,
     order: Annotated[Order, typer.Option("--order")] = Order.NEWEST,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000)] = 50,
     url: UrlOption = None,
@@ -103,12 +102,17 @@ def search(
     """Search the audit log of a node, as an auditor; that you looked is recorded in it.
 
     Examples: varde audit search --kind refused --about FI --demo demo --nation EE |
-    varde audit search --text expired --from 2026-03-01 --url http://127.0.0.1:18400 --username auditor.ee
+    varde audit search --text expired --from 2026-03-01 --url http://127.0.0.1:18400 --username auditor.ee |
+    varde audit search --saved refused-by-fi --from 2026-03-01 --demo demo --nation EE
     """
     wanted = filter_parameters(kind, actor, alert, about, text, begin, until)
     sign_in = _sign_in("auditor", url, username, password, password_file, demo, nation)
     found: list[dict[str, Any]] = []
     with signed_in(sign_in) as node:
+        if saved is not None:
+            named = {label for label, _ in wanted}
+            kept = saved_parameters(node, saved)
+            wanted = [*(each for each in kept if each[0] not in named), *wanted]
         cursor: str | None = ""
         while cursor is not None and len(found) < limit:
             size = min(MAX_PAGE, limit - len(found))
@@ -156,7 +160,7 @@ def trail(
             f"{each['at']} by {each['clock']}'s clock  {each['nation']:<4} {each['step']:<13} "
             f"{' '.join(filter(None, (each['actor'], each['detail'])))}{way} ({each['source']}{index})"
         )
-        console.print(Text(_printable(line)), soft_wrap=True)
+        console.print(Text(printable(line)), soft_wrap=True)
 
 
 def statistics(
@@ -197,7 +201,7 @@ def statistics(
         console.print(Text(f"To {each['nation']}: {states}; {more}"), soft_wrap=True)
     for each in found["refusals"]:
         line = f"Refused from {each['link']}: {each['reason']} {each['count']}"
-        console.print(Text(_printable(line)), soft_wrap=True)
+        console.print(Text(printable(line)), soft_wrap=True)
 
 
 def archive(
@@ -283,35 +287,6 @@ def erase(
         print(f"{alert}: asked for; another administrator must confirm it with the same command.")
     else:
         print(f"{alert}: the content is erased at this node; its entries in the log stay.")
-
-
-def filter_parameters(  # noqa: PLR0917 -- the options of a command, in their order
-    kind: list[str] | None,
-    actor: str | None,
-    alert: str | None,
-    about: str | None,
-    text: str | None,
-    begin: str | None,
-    until: str | None,
-) -> list[tuple[str, str]]:
-    """The query of ``/v1/audit/entries``."""
-    given = {
-        "actor": actor,
-        "alert": alert,
-        "nation": about,
-        "text": text,
-        "from": moment(begin) if begin else None,
-        "until": moment(until) if until else None,
-    }
-    return [
-        *(("kind", each) for each in kind or ()),
-        *((name, value) for name, value in given.items() if value),
-    ]
-
-
-def moment(text: str) -> str:
-    """A bare date is its first moment, UTC; anything else is the node's to judge."""
-    return text if "T" in text else f"{text}T00:00:00Z"
 
 
 def export_entries(
@@ -416,7 +391,7 @@ def _sign_in(  # noqa: PLR0917 -- the same options in every command
 def _entry_line(entry: dict[str, Any]) -> str:
     subjects = " ".join(f"{each['label']}:{each['value']}" for each in entry["subjects"])
     said = "(withheld)" if entry["withheld"] else f"{subjects} {entry['detail']}".strip()
-    return _printable(
+    return printable(
         f"{entry['index']:>8} {entry['at']} {entry['kind']:<17} {entry['actor']:<16} {said}"
     )
 
@@ -458,8 +433,3 @@ def _figures_table(title: str, rows: list[dict[str, Any]]) -> Table:
 
 def _alert_counts(alerts: dict[str, dict[str, int]]) -> list[tuple[str, dict[str, int]]]:
     return [(f"Alerts by {name}", counts) for name, counts in alerts.items()]
-
-
-def _printable(line: str) -> str:
-    # What a stranger wrote may be quoted in an entry; it must not steer the terminal.
-    return "".join(each if each.isprintable() else "\ufffd" for each in line)

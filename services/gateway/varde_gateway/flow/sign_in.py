@@ -111,8 +111,8 @@ class SignIn:
 def ended_in_words(valid_until: int) -> str:
     """What somebody is told whose time has ended (Unix milliseconds)."""
     return (
-        f"Your access to this node ended at {rfc3339(valid_until)}. An administrator can let you in again: "
-        "as a new user, with the time that you need."
+        f"Your access to this node ended at {rfc3339(valid_until)}. An administrator can give you "
+        "more time: varde user extend."
     )
 
 

@@ -1,4 +1,4 @@
-"""People: who may do what here. Created, disabled and enabled by an administrator; every change is recorded.
+"""People: who may do what here. Created, disabled, enabled and given another end by an administrator; every change is recorded.
 
 Nobody is deleted. A user who is disabled loses every token at once at this process, and within ``STANDING_SECONDS`` at
 the other replicas of this node.
@@ -6,7 +6,7 @@ the other replicas of this node.
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -21,7 +21,14 @@ from varde_gateway.flow.worker import repeat
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.tables import users_table
 from varde_gateway.store.transaction import Transaction
-from varde_gateway.store.users import User, find_user, insert_user, set_disabled, take_ended
+from varde_gateway.store.users import (
+    User,
+    find_user,
+    insert_user,
+    set_disabled,
+    set_valid_until,
+    take_ended,
+)
 
 STANDING_SECONDS: Final = 1
 ENDS_SECONDS: Final = 10.0
@@ -102,10 +109,7 @@ async def create_users(desk: Desk, users: Iterable[NewUser], *, actor: str) -> l
     """Let these in, all or none; ``Conflict`` where a name is taken, ``Invalid`` where one has no right form."""
     new = [*users]
     for each in new:
-        if each.valid_until is not None and each.valid_until <= desk.now_ms():
-            raise Invalid(
-                f"'valid_until' of {each.username[:64]!r} is in the past: say when it ends."
-            )
+        _check_end(desk, each.username, each.valid_until)
         if USERNAME.fullmatch(each.username) is None:
             raise Invalid(
                 f"{each.username[:64]!r} is not a user name: lower-case letters, digits, '.', '_', '-', at most 64."
@@ -141,6 +145,36 @@ async def create_users(desk: Desk, users: Iterable[NewUser], *, actor: str) -> l
         return made
 
     return await desk.ledger.write(record)
+
+
+def _check_end(desk: Desk, username: str, valid_until: int | None) -> None:
+    if valid_until is not None and valid_until <= desk.now_ms():
+        raise Invalid(f"'valid_until' of {username[:64]!r} is in the past: say when it ends.")
+
+
+async def extend_user(
+    desk: Desk, standings: Standings, username: str, *, valid_until: int | None, actor: str
+) -> User:
+    """Another end of this user's time, in Unix milliseconds, None for good; ``NotFound``, or ``Invalid`` for one in the past.
+
+    Who may not sign in because the time has ended may again; who is disabled stays so.
+    """
+    _check_end(desk, username, valid_until)
+
+    def record(tx: Transaction) -> User:
+        former = find_user(tx.connection, username)
+        if former is None:
+            raise NotFound(f"There is no user {username[:64]}.")
+        if former.valid_until == valid_until:
+            return former
+        set_valid_until(tx, username, valid_until)
+        until = "for good" if valid_until is None else f"until {rfc3339(valid_until)}"
+        tx.audit(AuditKind.USER_CHANGED, actor, [("user", username)], f"access {until}")
+        return replace(former, valid_until=valid_until)
+
+    user = await desk.ledger.write(record)
+    standings.forget(username)
+    return user
 
 
 async def run_access_ends(desk: Desk) -> None:

@@ -86,6 +86,15 @@ def set_disabled(tx: Transaction, username: str, *, disabled: bool) -> bool:
     return changed.rowcount == 1
 
 
+def set_valid_until(tx: Transaction, username: str, valid_until: int | None) -> None:
+    """Change when the user's time ends (Unix milliseconds, None for good); tokens of a time that had ended stay void."""
+    of_user = update(users_table).where(users_table.c.username == username)
+    tx.connection.execute(
+        of_user.where(users_table.c.valid_until <= tx.now).values(tokens_valid_from=tx.now)
+    )
+    tx.connection.execute(of_user.values(valid_until=valid_until, expiry_noticed=False))
+
+
 def replace_hash(tx: Transaction, username: str, former: str, password_hash: str) -> None:
     """Keep the same password under newer hashing parameters, unless it was changed meanwhile."""
     tx.connection.execute(

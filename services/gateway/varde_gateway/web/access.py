@@ -54,6 +54,7 @@ ACCESS: Final[dict[tuple[str, str], frozenset[Role] | Literal["public"]]] = {
     ("GET", "/v1/users/{username}"): _OVERSEERS,
     ("POST", "/v1/users/{username}/disable"): _ADMINS,
     ("POST", "/v1/users/{username}/enable"): _ADMINS,
+    ("POST", "/v1/users/{username}/extend"): _ADMINS,
     ("GET", "/v1/audit/entries"): _AUDITORS,
     ("GET", "/v1/audit/checkpoint"): _OVERSEERS,
     ("GET", "/v1/audit/proof"): _AUDITORS,

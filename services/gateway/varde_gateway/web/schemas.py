@@ -159,6 +159,16 @@ class UserOrder(RequestModel):
     ] = None
 
 
+class UserEnd(RequestModel):
+    """When somebody's access ends."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"valid_until": EXAMPLE_TIME}]})
+
+    valid_until: Annotated[
+        Moment | None, Field(description="From then on they are let in no more; null for good.")
+    ]
+
+
 class UserView(AnswerModel):
     """A person who may sign in, or might once."""
 

@@ -1,4 +1,4 @@
-"""People: list, let in, shut out."""
+"""People: list, let in, for how long, shut out."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Request, Response
 from varde.bulletin import Tlp
 from varde.encoding import JsonObject
 from varde_gateway.flow.faults import NotFound
-from varde_gateway.flow.users import NewUser, Role, create_users, disable_user
+from varde_gateway.flow.users import NewUser, Role, create_users, disable_user, extend_user
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.users import User, find_user, list_users
 from varde_gateway.web.answers import answers, json_answer, takes
@@ -21,7 +21,7 @@ from varde_gateway.web.deps import (
     read_body,
 )
 from varde_gateway.web.moments import parse_moment
-from varde_gateway.web.schemas import USERNAME, UserOrder, UserPage, UserView
+from varde_gateway.web.schemas import USERNAME, UserEnd, UserOrder, UserPage, UserView
 
 router = APIRouter(prefix="/v1/users", tags=["users"])
 
@@ -94,6 +94,22 @@ async def enable(parts: Node, asking: Asking, username: Username) -> Response:
     """The user may sign in again; tokens of before stay void."""
     user = await disable_user(
         parts.desk, parts.standings, username, disabled=False, actor=asking.username
+    )
+    return json_answer(_describe(user))
+
+
+@router.post(
+    "/{username}/extend",
+    summary="Give a user another end of access",
+    responses=answers(200, UserView, "Their access ends then.", 404),
+    openapi_extra=takes(UserEnd),
+)
+async def extend(request: Request, parts: Node, asking: Asking, username: Username) -> Response:
+    """Later or earlier than before, but not in the past: to end access now, disable the user."""
+    order = await read_body(request, UserEnd)
+    end = parse_moment("valid_until", order.valid_until)
+    user = await extend_user(
+        parts.desk, parts.standings, username, valid_until=end, actor=asking.username
     )
     return json_answer(_describe(user))
 
