@@ -28,6 +28,7 @@ from varde_gateway.web.schemas import (
     ProblemDetails,
     SensorOrder,
     SignInForm,
+    UserEnd,
     UserOrder,
 )
 
@@ -43,6 +44,7 @@ _BODIES: Final = (
     SignInForm,
     SuspensionOrder,
     UpdateOrder,
+    UserEnd,
     UserOrder,
     VoteOrder,
     WebhookOrder,
