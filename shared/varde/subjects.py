@@ -25,6 +25,12 @@ PART_ANSWERS: Final = "node.part.answer"
 PARTS_ASKED: Final = "part.get.*"
 """Where our relay hears what the peers ask for."""
 
+ROSTER_GET: Final = "node.roster.get"
+"""Where our relay asks our gateway for the rosters after a version."""
+
+ROSTER_UPDATE: Final = "node.roster.update"
+"""Where our gateway announces a new roster to our relay."""
+
 BROKER_STUCK: Final = "node.broker.stuck"
 """Where our gateway tells our relay which streams our broker stores nothing in, although it answers."""
 

@@ -35,6 +35,8 @@ from varde.subjects import (
     OUTBOX_SUBJECTS,
     PARTS_WANTED,
     PULSES_IN,
+    ROSTER_GET,
+    ROSTER_UPDATE,
     blob_subject,
     gateway_consumer,
     inbox_filter,
@@ -71,9 +73,6 @@ PART_SECONDS: Final = 25.0
 """A little longer than our relay waits for the peer."""
 
 RELAY_SECONDS: Final = 3.0
-
-ROSTER_GET: Final = "node.roster.get"
-ROSTER_UPDATE: Final = "node.roster.update"
 
 _NANOSECONDS: Final = 1_000_000_000
 _STREAM_DIFFERS: Final = 10058

@@ -19,13 +19,13 @@ from varde.subjects import (
     PARTS_ASKED,
     PARTS_WANTED,
     PULSES_IN,
+    ROSTER_GET,
+    ROSTER_UPDATE,
     peer_permissions,
     pulse_out,
     reply_prefix,
 )
 
-ROSTER_GET: Final = "node.roster.get"
-ROSTER_UPDATE: Final = "node.roster.update"
 AUTHORIZATION_TIMEOUT_SECONDS: Final = 3
 _HOME_ACCOUNT: Final = "NODE"
 _ANSWERS_TO_PEERS: Final = "_R_.>"

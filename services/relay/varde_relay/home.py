@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from varde_relay.access import ROSTER_GET, ROSTER_UPDATE
+from varde.subjects import ROSTER_GET, ROSTER_UPDATE
 from varde_relay.book import RosterBook
 from varde_relay.nats_link import (
     Connection,
