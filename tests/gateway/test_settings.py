@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from varde.note import KeyType, NoteKey, format_vkey
-from varde_gateway.settings import SettingsError, load_settings, load_unjoined
+from varde_gateway.settings import GatewaySettings, SettingsError, load_settings, load_unjoined
 
 GENESIS = "5QvxMj94K-CLYTKc1NNgqsTStHqurDnnnKLsf63AgcU"
 NODE = f"""\
@@ -179,3 +179,13 @@ def test_a_wrong_outside_witness_is_named(home: Path, text: str, said: str) -> N
     write(home, NODE + text)
     with pytest.raises(SettingsError, match=re.escape(said)):
         load_settings(home)
+
+
+def test_a_description_names_every_setting_and_no_password(home: Path) -> None:
+    write(home, f'{NODE}database_url = "postgresql+psycopg://varde:hunter2@db/varde"\n')
+    told = load_settings(home).describe()
+    assert told["nation"] == "EE"
+    assert told["retention_days"] == "null"
+    assert told["erase_by_two"] == "false"
+    assert told["database_url"] == "postgresql+psycopg://varde:***@db/varde"
+    assert told.keys() == GatewaySettings.model_fields.keys()

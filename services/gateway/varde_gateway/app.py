@@ -39,6 +39,7 @@ from varde_gateway.flow.overdue import run_forgetting, run_overdue
 from varde_gateway.flow.prekeys import load_prekeys, run_prekeys
 from varde_gateway.flow.retention import run_retention
 from varde_gateway.flow.rosters import load_trust, read_rosters_file, rosters_for_relay
+from varde_gateway.flow.settings_log import note_settings
 from varde_gateway.flow.store_watch import run_store_watch
 from varde_gateway.flow.trail import check_stored_log, run_checkpoints
 from varde_gateway.flow.trust_followers import run_trust_followers
@@ -124,6 +125,7 @@ async def serve(settings: GatewaySettings) -> None:
         )
         await check_stored_log(desk)
         desk.logs.hold(_ticks())
+        await note_settings(desk, settings.describe())
         await load_prekeys(desk)
         await take_bootstrap(desk, settings.home / "bootstrap.json")
         feed = EventFeed(ledger)

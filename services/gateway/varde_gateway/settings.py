@@ -4,6 +4,7 @@ Paths are relative to the home. What is wrong is said with the member's name and
 never settings: the passphrase stands in a file of its own.
 """
 
+import json
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from sqlalchemy import make_url
 
 from varde.errors import Malformed, VardeError
 from varde.identifiers import parse_federation_id, parse_nation
@@ -157,6 +159,15 @@ class GatewaySettings(BaseSettings):
         if found and not scheme:
             object.__setattr__(self, "database_url", f"sqlite:///{self.home / place}")
         return self
+
+    def describe(self) -> dict[str, str]:
+        """Every setting and its value as text, for the audit log: without the password of a database."""
+        values = self.model_dump(mode="json")
+        values["database_url"] = make_url(self.database_url).render_as_string(hide_password=True)
+        return {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in values.items()
+        }
 
     def read_passphrase(self) -> SecretStr:
         """The passphrase of the keystore, from its own file; ``SettingsError`` where that does not work."""
