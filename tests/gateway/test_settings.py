@@ -181,11 +181,23 @@ def test_a_wrong_outside_witness_is_named(home: Path, text: str, said: str) -> N
         load_settings(home)
 
 
-def test_a_description_names_every_setting_and_no_password(home: Path) -> None:
-    write(home, f'{NODE}database_url = "postgresql+psycopg://varde:hunter2@db/varde"\n')
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("://varde:hunter2@db/varde", "://varde:***@db/varde"),
+        ("://varde:hunter2/&a:@db/varde", "://varde:***@db/varde"),
+        ("://varde@db/varde?password=hunter2&sslmode=require", "://varde@db/varde?password=***&sslmode=require"),
+        ("://varde@db/varde?a=b&sslpassword=hunter2", "://varde@db/varde?a=b&sslpassword=***"),
+        ("://varde@db:5432/varde", "://varde@db:5432/varde"),
+    ],
+)  # fmt: skip
+def test_a_description_names_every_setting_and_no_password(
+    home: Path, url: str, shown: str
+) -> None:
+    write(home, f'{NODE}database_url = "postgresql+psycopg{url}"\n')
     told = load_settings(home).describe()
     assert told["nation"] == "EE"
     assert told["retention_days"] == "null"
     assert told["erase_by_two"] == "false"
-    assert told["database_url"] == "postgresql+psycopg://varde:***@db/varde"
+    assert told["database_url"] == f"postgresql+psycopg{shown}"
     assert told.keys() == GatewaySettings.model_fields.keys()

@@ -266,6 +266,10 @@ class BrokerLink:
                 self._hear(live.last_error or "the broker closed the connection")
             except BrokerError as error:
                 self._hear(error.detail)
+            except asyncio.CancelledError:
+                if self._keeper is not None and self._keeper.cancelling():
+                    raise
+                self._hear("the broker library gave up")
             except Exception as error:  # noqa: BLE001 -- the outermost line of this worker
                 self._hear(repr(error))
                 _log.exception("broker link failed")

@@ -23,6 +23,7 @@ from varde.errors import Malformed
 from varde.identifiers import Lane, parse_nation
 from varde.subjects import INBOX, PART_ANSWERS, gateway_consumer
 from varde.transit import TRANSIT_HEADER, format_transit, parse_transit
+from varde_gateway.cancellation import end_task, heeding_cancellation
 from varde_gateway.flow.ports import (
     BrokerError,
     BrokerFull,
@@ -81,27 +82,26 @@ class Live:
             context.minimum_version = ssl.TLSVersion.TLSv1_3
             context.verify_flags |= ssl.VERIFY_X509_STRICT
             context.load_verify_locations(ca_file)
-            await self._client.connect(
-                url,
-                name="varde gateway",
-                tls=context,
-                tls_hostname=urlsplit(url).hostname,
-                # TLS before the first byte of NATS: a server that offers plain text is never answered.
-                tls_handshake_first=True,
-                nkeys_seed=str(nkey_file),
-                allow_reconnect=False,
-                max_reconnect_attempts=1,
-                reconnect_time_wait=0,
-                connect_timeout=CONNECT_TIMEOUT_SECONDS,
-                ping_interval=PING_SECONDS,
-                max_outstanding_pings=MAX_UNANSWERED_PINGS,
-                error_cb=self._hear_error,
-                closed_cb=self._hear_end,
-            )
+            with heeding_cancellation():
+                await self._client.connect(
+                    url,
+                    name="varde gateway",
+                    tls=context,
+                    tls_hostname=urlsplit(url).hostname,
+                    # TLS before the first byte of NATS: a server that offers plain text is never answered.
+                    tls_handshake_first=True,
+                    nkeys_seed=str(nkey_file),
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                    ping_interval=PING_SECONDS,
+                    max_outstanding_pings=MAX_UNANSWERED_PINGS,
+                    error_cb=self._hear_error,
+                    closed_cb=self._hear_end,
+                )
         except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
             raise BrokerUnavailable(self.last_error or str(error) or repr(error)) from error
-        finally:
-            heed_cancellation()
         self._reply_base = self._client.new_inbox()
         await self.listen(f"{self._reply_base}.*", self._take_reply)
         # Our relay may not answer on an inbox of ours: other answers come there.
@@ -129,12 +129,9 @@ class Live:
 
     async def close(self) -> None:
         """End it; what it had not sent is lost."""
-        with contextlib.suppress(TimeoutError):
-            # After a failed TLS handshake the library would wait for ever for a stream that has no end.
-            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                await self._client.close()
+        # After a failed TLS handshake the library would wait for ever for a stream that has no end.
+        await end_task(asyncio.create_task(self._client.close()), CLOSE_TIMEOUT_SECONDS)
         await self._hear_end()
-        heed_cancellation()
 
     async def answer_requests(
         self, subject: str, answer: Callable[[bytes], Awaitable[bytes]]
@@ -154,21 +151,19 @@ class Live:
     async def listen(self, subject: str, take: Callable[[Msg], Awaitable[None]]) -> None:
         """Call ``take`` with each message on ``subject``, one after the other."""
         try:
-            await self._client.subscribe(subject, cb=take)
-            await self._client.flush()
+            with heeding_cancellation():
+                await self._client.subscribe(subject, cb=take)
+                await self._client.flush()
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise BrokerUnavailable(str(error) or repr(error)) from error
-        finally:
-            heed_cancellation()
 
     async def send(self, subject: str, raw: bytes, reply: str = "") -> None:
         """Publish without waiting for an answer."""
         try:
-            await self._client.publish(subject, raw, reply=reply)
+            with heeding_cancellation():
+                await self._client.publish(subject, raw, reply=reply)
         except (nats.errors.Error, OSError) as error:
             raise BrokerUnavailable(str(error) or repr(error)) from error
-        finally:
-            heed_cancellation()
 
     async def publish_many(self, messages: Sequence[Outbound]) -> list[BrokerError | None]:
         """Publish, wait for the acknowledgements, one answer each."""
@@ -205,11 +200,10 @@ class Live:
         self._replies[token] = answer
         try:
             reply = f"{base or self._reply_base}.{token}"
-            await self._client.publish(subject, raw, reply=reply, headers=headers)
+            with heeding_cancellation():
+                await self._client.publish(subject, raw, reply=reply, headers=headers)
         except (nats.errors.Error, OSError) as error:
             answer.set_exception(BrokerUnavailable(str(error) or repr(error)))
-        finally:
-            heed_cancellation()
         return answer
 
     def _forget(self, token: str, done: asyncio.Future[Msg]) -> None:
@@ -234,17 +228,6 @@ class Live:
                 answer.set_exception(BrokerUnavailable("the connection to our broker ended"))
         for pull in self._pulls.values():
             pull.wake.set()
-
-
-def heed_cancellation() -> None:
-    """Raise the cancellation of the calling task that was asked for and did not arrive.
-
-    nats-py catches some, and ``asyncio.wait_for`` of Python 3.11, which it uses, loses one that comes in the moment of
-    the answer (python/cpython#86296): a worker that goes on for ever, and a gateway that does not stop.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 class _Pull:

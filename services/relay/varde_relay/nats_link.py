@@ -20,6 +20,7 @@ from nats.aio.msg import Msg
 from nats.protocol.parser import Parser
 
 from varde.transit import TRANSIT_HEADER
+from varde_relay.cancellation import end_task, heeding_cancellation
 
 CONNECT_TIMEOUT_SECONDS: Final = 3
 CLOSE_TIMEOUT_SECONDS: Final = 0.5
@@ -130,11 +131,22 @@ class Connection:
         self._replies: dict[str, asyncio.Future[Msg]] = {}
         self._reply_base = ""
         self._next_token = 0
+        self.was_open = False
 
     async def open(self) -> None:
         """Connect and authenticate, or ``LinkDown``."""
-        endpoint = self._endpoint
         try:
+            await self._connect()
+            self._reply_base = self._client.new_inbox()
+            await self._client.subscribe(f"{self._reply_base}.*", cb=self._take_reply)
+        except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
+            await self.close()
+            raise LinkDown(self._last_error or str(error) or type(error).__name__) from error
+        self.was_open = True
+
+    async def _connect(self) -> None:
+        endpoint = self._endpoint
+        with heeding_cancellation():
             await self._client.connect(
                 endpoint.url,
                 name=endpoint.client_name,
@@ -153,21 +165,12 @@ class Connection:
                 error_cb=self._hear_error,
                 closed_cb=self._hear_end,
             )
-            heed_cancellation()
-            self._reply_base = self._client.new_inbox()
-            await self._client.subscribe(f"{self._reply_base}.*", cb=self._take_reply)
-        except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
-            await self.close()
-            raise LinkDown(self._last_error or str(error) or type(error).__name__) from error
 
     async def close(self) -> None:
         """End the connection; what it had not sent is lost."""
-        with suppress(TimeoutError):
-            # After a failed TLS handshake the library would wait for ever for a stream that has no end.
-            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                await self._client.close()
+        # After a failed TLS handshake the library would wait for ever for a stream that has no end.
+        await end_task(asyncio.create_task(self._client.close()), CLOSE_TIMEOUT_SECONDS)
         await self._hear_end()
-        heed_cancellation()
 
     def is_open(self) -> bool:
         """Whether it has been opened and has not ended."""
@@ -289,23 +292,11 @@ class Connection:
     @contextmanager
     def _errors_named(self) -> Iterator[None]:
         try:
-            yield
+            with heeding_cancellation():
+                yield
         except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
             detail = str(error) or type(error).__name__
             raise (NoAnswer if self.is_open() else LinkDown)(detail) from error
-        finally:
-            heed_cancellation()
-
-
-def heed_cancellation() -> None:
-    """Raise the cancellation of the calling task that was asked for and did not arrive.
-
-    nats-py catches some, and ``asyncio.wait_for`` of Python 3.11, which it uses, loses one that comes in the moment of
-    the answer (python/cpython#86296): a link that goes on for ever, and a relay that does not stop.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 async def keep_connected(
@@ -324,19 +315,32 @@ async def keep_connected(
     failures = 0
     while True:
         connection = Connection(endpoint, on_refusal)
+        # In a task of its own: here nothing but our own waiting can be cancelled, and so no cancellation is lost.
+        life = asyncio.create_task(_live(connection, use))
         try:
-            await connection.open()
-            failures = 0
-            async with asyncio.TaskGroup() as group:
-                group.create_task(connection.wait_ended())
-                await use(connection)
-                raise LinkDown("the connection is not needed any more")
-        except* LinkError as errors:
-            on_down(first_detail(errors))
+            await asyncio.wait({life})
         finally:
-            await connection.close()
-        failures += 1
+            await end_task(life)
+        if life.cancelled():
+            on_down("the broker library gave up")
+        else:
+            try:
+                life.result()
+            except* LinkError as errors:
+                on_down(first_detail(errors))
+        failures = 1 if connection.was_open else failures + 1
         await asyncio.sleep(pause(failures))
+
+
+async def _live(connection: Connection, use: Callable[[Connection], Awaitable[None]]) -> NoReturn:
+    try:
+        await connection.open()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(connection.wait_ended())
+            await use(connection)
+            raise LinkDown("the connection is not needed any more")
+    finally:
+        await connection.close()
 
 
 def first_detail(errors: ExceptionGroup[LinkError]) -> str:
