@@ -6,12 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_DIR ?= demo
 STAMP := $(VENV)/.set-up
+SOAK_SCHEDULES ?= 10000
+SIMULATION_REPORT ?= $(or $(TMPDIR),/tmp)/varde-simulation-report.md
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts mutate bench bench-log soak lock clean
+.PHONY: help demo test check lint types contracts mutate bench bench-log soak soak-properties soak-simulation soak-faults lock clean
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
@@ -51,8 +53,15 @@ bench: $(STAMP) ## Measure latency and throughput beside the raw broker path
 bench-log: $(STAMP) debian-packages ## The audit log at 10,000 and 1,000,000 entries (BENCH_LOG="--postgres --large 100000")
 	$(BIN)/python tests/bench/log.py $(BENCH_LOG)
 
-soak: $(STAMP) debian-packages ## New property examples, then faults for an hour (SOAK_FAULTS=200 SOAK_SEED=1 SOAK_REPORT=FILE); needs root
+soak: soak-properties soak-simulation soak-faults ## The long forms, two hours: the next three one after the other
+
+soak-properties: $(STAMP) ## New examples for the property tests of the core
 	$(BIN)/pytest tests/core --hypothesis-profile=search
+
+soak-simulation: $(STAMP) ## Simulated schedules with faults (SOAK_SCHEDULES=10000 SIMULATION_REPORT=FILE)
+	PYTHONPATH=tests $(BIN)/python -m simulation --schedules $(SOAK_SCHEDULES) --report $(SIMULATION_REPORT)
+
+soak-faults: $(STAMP) debian-packages ## Real faults (SOAK_FAULTS=200 SOAK_SEED=1 SOAK_NATIONS=EE,FI,LV,LT SOAK_REPORT=FILE); needs root
 	$(BIN)/python tests/soak
 
 lock: ## Pin the dependencies anew, with hashes and without addresses

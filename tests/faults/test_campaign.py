@@ -1,4 +1,4 @@
-"""A short campaign of real faults, and the proof that its checks find what is wrong. ``make soak`` is the long form."""
+"""A short campaign of real faults, and the proof that its checks find what is wrong. ``make soak-faults`` is the long form."""
 
 import random
 import sqlite3

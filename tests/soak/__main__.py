@@ -1,4 +1,4 @@
-"""``make soak``: a long seeded campaign. ``SOAK_FAULTS``, ``SOAK_SEED``, ``SOAK_NATIONS``, ``SOAK_REPORT`` choose.
+"""``make soak-faults``: a long seeded campaign. ``SOAK_FAULTS``, ``SOAK_SEED``, ``SOAK_NATIONS``, ``SOAK_REPORT`` choose.
 
 Prints a line per fault and the report; ends with 1 where an invariant was violated, with 2 where it cannot run here.
 """
@@ -52,7 +52,7 @@ def main() -> int:
         result = campaign.run(
             draw_faults(seed, count, nations, {**WEIGHTS, **HOSTILE_WEIGHTS}), tell
         )
-    command = f"make soak SOAK_FAULTS={count} SOAK_SEED={seed} SOAK_NATIONS={','.join(nations)}"
+    command = f"make soak-faults SOAK_FAULTS={count} SOAK_SEED={seed} SOAK_NATIONS={','.join(nations)}"
     text = format_report(result, command=command, nations=nations)
     write_report(report, text)
     print(f"\n{text}\nreport: {report}", flush=True)
