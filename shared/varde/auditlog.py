@@ -48,6 +48,7 @@ class AuditKind(StrEnum):
     ROSTER_ACCEPTED = "roster_accepted"
     PREKEYS_PUBLISHED = "prekeys_published"
     PREKEYS_ACCEPTED = "prekeys_accepted"
+    PREKEYS_DELETED = "prekeys_deleted"
     SENSOR_ACCEPTED = "sensor_accepted"
     SENSOR_REFUSED = "sensor_refused"
     USER_CHANGED = "user_changed"

@@ -87,6 +87,7 @@ class Desk:
     random: Callable[[int], bytes]
     own_prekeys: Mapping[str, PrekeyPrivate] = field(default_factory=dict)
     peer_prekeys: Mapping[Nation, tuple[DatedPrekey, ...]] = field(default_factory=dict)
+    renewing_prekeys: asyncio.Lock = field(default_factory=asyncio.Lock)
     links: Links = field(default_factory=Links)
     refusals: Refusals = field(default_factory=Refusals)
     patience: Patience = field(default_factory=Patience)

@@ -37,8 +37,7 @@ WRAP_PURPOSE: Final = "prekey-wrap"
 
 async def load_prekeys(desk: Desk) -> None:
     """Bring the live prekeys of both sides into memory, at start."""
-    own = await desk.ledger.read(_own_rows)
-    desk.own_prekeys = {row.kid: _unwrap(desk, row.kid, row.wrapped_seed) for row in own}
+    _hold(desk, await desk.ledger.read(_own_rows))
     desk.peer_prekeys = await desk.ledger.read(_peer_prekeys)
 
 
@@ -46,14 +45,24 @@ async def renew_prekeys(desk: Desk, *, announce: bool = False) -> None:
     """Make what is missing for today and the two days ahead, announce it, and delete what is too old.
 
     Announced when there is a new prekey, when a member is there to whom the newest was never addressed, and when asked
-    to ``announce``.
+    to ``announce``. Without a seat, not yet or not any more, a node only deletes: nobody would take its word.
     """
-    if not desk.is_member():
-        # Nobody takes the word of one who has no seat yet.
-        return
+    async with desk.renewing_prekeys:
+        rows = await desk.ledger.read(_own_rows)
+        _hold(desk, rows)
+        now = desk.now()
+        outdated = [row.kid for row in rows if row.expires_at + STALE_SECONDS < now]
+        kept = [row for row in rows if row.kid not in outdated]
+        if outdated:
+            await desk.ledger.write(lambda tx: _delete(tx, outdated))
+            _hold(desk, kept)
+        if desk.is_member():
+            await _announce(desk, kept, announce=announce)
+
+
+async def _announce(desk: Desk, rows: Sequence[AnyRow], *, announce: bool) -> None:
     now = desk.now()
     today = now - now % DAY_SECONDS
-    rows = await desk.ledger.read(_own_rows)
     have = {row.not_before for row in rows}
     fresh = [
         (PrekeyPrivate(seed), seed, begin)
@@ -63,8 +72,7 @@ async def renew_prekeys(desk: Desk, *, announce: bool = False) -> None:
     ]
     announced = await desk.ledger.read(lambda connection: _announced_to(connection, desk.nation))
     peers = desk.trusted_peers()
-    outdated = [row.kid for row in rows if row.expires_at + STALE_SECONDS < now]
-    if not announce and not fresh and not outdated and announced.issuperset(peers):
+    if not announce and not fresh and announced.issuperset(peers):
         return
     live = [
         *(
@@ -91,25 +99,25 @@ async def renew_prekeys(desk: Desk, *, announce: bool = False) -> None:
             tx.connection.execute(
                 insert(own_prekeys_table), [_wrapped_row(desk, *each) for each in fresh]
             )
-        tx.connection.execute(
-            delete(own_prekeys_table).where(own_prekeys_table.c.kid.in_(outdated))
-        )
         record_document(tx, composed)
         queue_deliveries(tx, desk, composed, peers, sealed=False, numbered=False)
         tx.audit(
             AuditKind.PREKEYS_PUBLISHED,
             "node",
             [("document", composed.document.id), ("digest", composed.digest)],
-            f"sequence {prekeys.sequence}, {len(fresh)} new, {len(outdated)} deleted",
+            f"sequence {prekeys.sequence}, {len(fresh)} new",
         )
 
     # Adopted before they are announced: a peer may seal for them before this task runs again.
     added = {private.prekey.kid: private for private, _, _ in fresh}
     desk.own_prekeys = {**desk.own_prekeys, **added}
     await desk.ledger.write(record)
-    desk.own_prekeys = {
-        kid: private for kid, private in desk.own_prekeys.items() if kid not in outdated
-    }
+
+
+def _delete(tx: Transaction, kids: Sequence[str]) -> None:
+    tx.connection.execute(delete(own_prekeys_table).where(own_prekeys_table.c.kid.in_(kids)))
+    subjects = [("prekey", kid) for kid in kids]
+    tx.audit(AuditKind.PREKEYS_DELETED, "node", subjects, f"{len(kids)} private halves deleted")
 
 
 async def run_prekeys(desk: Desk) -> None:
@@ -134,6 +142,14 @@ def adopt_peer_prekeys(tx: Transaction, desk: Desk, nation: Nation, prekeys: Pre
         desk.outgoing.wake()
 
     tx.after_commit(adopt)
+
+
+def _hold(desk: Desk, rows: Sequence[AnyRow]) -> None:
+    """Exactly these are in memory, also where another replica has made or deleted some."""
+    held = desk.own_prekeys
+    desk.own_prekeys = {
+        row.kid: held.get(row.kid) or _unwrap(desk, row.kid, row.wrapped_seed) for row in rows
+    }
 
 
 def _own_rows(connection: Connection) -> Sequence[AnyRow]:
