@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
-from support.federation import EE, FI, LV, NOW, Federation, federation
+from support.federation import EE, FI, LV, NOW, a_document_id, federation
 from varde.admission import Admit, Refuse
+from varde.document import RosterReference
 from varde.errors import Reason
 from varde.identifiers import Lane
+from varde.roster import Trust
 from varde.signing import Kind
 from varde_relay.admit import Carry, Judge, carry
 from varde_relay.link import Allowance
@@ -48,11 +51,11 @@ def run(
     batch: Sequence[Fetched],
     recorder: Recorder,
     *,
-    coast: Federation | None = None,
+    trust: Trust | None = None,
     lane: Lane = Lane.URGENT,
 ) -> list[Carry]:
-    trust = (coast or federation()).trust
-    judge = Judge(FI, EE, lambda: trust, lambda: NOW)
+    believed = trust or federation().trust
+    judge = Judge(FI, EE, lambda: believed, lambda: NOW)
     return asyncio.run(carry(batch, lane, judge=judge, inbox=recorder, source=recorder))
 
 
@@ -90,6 +93,33 @@ def test_a_document_from_the_future_stays_with_the_peer() -> None:
     document = federation().document(EE, [FI], issued_at=NOW + 400, expires_at=NOW + 4000)
     run([fetched(federation().sign(document, Kind.RECEIPT))], recorder)
     assert recorder.said == [("later", "1")]
+
+
+@pytest.mark.parametrize("transit", [None, "FI;EE"])
+def test_what_may_pass_later_stays_with_its_sender_and_with_nobody_who_hands_it_on(
+    transit: str | None,
+) -> None:
+    coast = federation()
+    sender = EE if transit is None else LV
+    now = coast.document(sender, [FI], id=a_document_id(1))
+    ahead = coast.document(sender, [FI], issued_at=NOW + 400, expires_at=NOW + 4000)
+    newer = RosterReference(coast.roster.version + 1, coast.roster.hash)
+    behind = coast.document(sender, [FI], roster=newer)
+    for document, suspended, reason in [
+        (now, frozenset({sender}), Reason.SUSPENDED_SENDER),
+        (ahead, frozenset(), Reason.FROM_THE_FUTURE),
+        (behind, frozenset(), Reason.NEWER_ROSTER),
+    ]:
+        recorder = Recorder()
+        message = replace(fetched(coast.sign(document, Kind.RECEIPT)), transit=transit)
+        trust = replace(coast.trust, suspended=suspended)
+        (carried,) = run([message], recorder, trust=trust)
+        assert isinstance(carried.decision, Refuse)
+        assert carried.decision.reason is reason
+        assert carried.may_pass_later == (transit is None)
+        assert recorder.said == [
+            ("later", "1") if transit is None else ("given up", "1", reason.value)
+        ]
 
 
 def test_a_mixed_batch_keeps_each_decision_with_its_document() -> None:

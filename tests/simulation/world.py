@@ -31,7 +31,7 @@ from varde_gateway.flow.trust_followers import TrustFollower
 from varde_gateway.store.database import Database, open_database
 
 PASSING = frozenset({"newer_roster", "suspended_sender", "from_the_future"})
-"""What a relay leaves where it is, since time may heal it."""
+"""What a relay leaves where it is, since time may heal it; not on the way through a third nation."""
 
 
 @dataclass
@@ -205,7 +205,7 @@ class World:
                     moved += 1
                 if forget:
                     held.remove(message)
-            elif decision.reason.value in PASSING:
+            elif decision.reason.value in PASSING and message.transit is None:
                 continue
             else:
                 self.counts[f"refused by a relay: {decision.reason.value}"] += 1

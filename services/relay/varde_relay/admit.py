@@ -22,7 +22,11 @@ from varde_relay.pull import Fetched
 MAY_PASS_LATER: Final = frozenset(
     {Reason.NEWER_ROSTER, Reason.SUSPENDED_SENDER, Reason.FROM_THE_FUTURE}
 )
-"""Our next roster, the end of a suspension, or a clock set right may make these good: the peer keeps them."""
+"""Our next roster, the end of a suspension, or a clock set right may make these good: the peer keeps its own.
+
+Not those of others that it hands on: what one nation sends around would use up all that a third one's broker may leave
+unanswered, and with it the link between two that are innocent. Whoever sent it sends it again.
+"""
 
 RETRY_REFUSED_SECONDS: Final = 5.0
 RETRY_STORE_SECONDS: Final = 1.0
@@ -59,6 +63,15 @@ class Carry:
     fetched: Fetched
     decision: Decision
     not_stored: LinkError | None = None
+
+    @property
+    def may_pass_later(self) -> bool:
+        """Whether it was refused for now only, and stays with the peer."""
+        return (
+            isinstance(self.decision, Refuse)
+            and self.decision.reason in MAY_PASS_LATER
+            and self.fetched.transit is None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +167,7 @@ async def _judge(batch: Sequence[Fetched], lane: Lane, judge: Judge) -> list[Dec
 async def _tell(source: Source, carried: Carry) -> None:
     decision = carried.decision
     if isinstance(decision, Refuse):
-        if decision.reason in MAY_PASS_LATER:
+        if carried.may_pass_later:
             await source.retry_later(carried.fetched, RETRY_REFUSED_SECONDS)
         else:
             await source.give_up(carried.fetched, decision.reason.value)

@@ -14,7 +14,7 @@ from varde.admission import Refuse
 from varde.errors import Reason
 from varde.identifiers import Lane, Nation
 from varde.subjects import OUTBOX, peer_consumer, pulse_in, pulse_out
-from varde_relay.admit import MAY_PASS_LATER, Carry, Judge, carry
+from varde_relay.admit import Carry, Judge, carry
 from varde_relay.home import Home
 from varde_relay.nats_link import Connection, Endpoint, LinkDown, NothingThere, keep_connected
 from varde_relay.pull import Fetched, Pull
@@ -183,15 +183,15 @@ class Link:
             await asyncio.sleep(NOT_STORED_PAUSE_SECONDS)
 
     def _count(self, lane: Lane, carried: Sequence[Carry]) -> None:
-        refusals: dict[Reason, list[Carry]] = {}
+        refusals: dict[tuple[Reason, bool], list[Carry]] = {}
         for each in carried:
             if isinstance(each.decision, Refuse):
-                refusals.setdefault(each.decision.reason, []).append(each)
+                kind = each.decision.reason, each.may_pass_later
+                refusals.setdefault(kind, []).append(each)
             elif each.not_stored is None:
                 self._state.admitted[lane] += 1
         # One line for each reason in a batch: a peer that sends rubbish shall not fill our disk with log.
-        for reason, refused in refusals.items():
-            later = reason in MAY_PASS_LATER
+        for (reason, later), refused in refusals.items():
             (self._state.delayed if later else self._state.refused)[reason] += len(refused)
             _log.warning(
                 "document.delayed" if later else "document.refused",
