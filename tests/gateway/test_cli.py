@@ -662,6 +662,60 @@ def test_the_witnesses_of_a_log_are_shown_with_their_troubles(node: Node, demo: 
     assert json.loads(varde(*words, "--json").stdout) == found
 
 
+def a_member(nation: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "nation": nation,
+        "name": f"Nation {nation}",
+        "standing": "member",
+        "self": False,
+        "broker": "tls://x.example:4222",
+        "suspended": False,
+        "suspended_by": [],
+        "state": "live",
+        "last_heard_at": "2026-03-01T10:00:00.000Z",
+        "last_heartbeat_at": "2026-03-01T10:00:00.000Z",
+        "path": [],
+        "hears": [],
+        "missing": 0,
+        "prekey": "live",
+        "undelivered": 0,
+        "oldest_undelivered_at": None,
+    } | changes
+
+
+def test_the_roster_shows_how_each_member_is_heard_and_what_waits_for_it(
+    node: Node, demo: Path
+) -> None:
+    roster = {"version": 3, "expires_at": "2026-12-24T00:00:00.000Z", "expired": False}
+    told = [{"nation": "EE", "reason": "A key\x1b was stolen", "since": "2026-03-01T10:00:00.000Z"}]
+    members = [
+        a_member("EE", self=True, state=None, last_heard_at=None),
+        a_member("FI", state="cut", path=["LV"], undelivered=17),
+        a_member("LV", name="Lat\x1bvia"),
+        a_member("NO", state="silent", prekey="stale", last_heard_at=None),
+        a_member("EU", standing="observer", suspended=True, suspended_by=told, prekey=None),
+    ]
+    node.answers["/v1/federation"] = (200, {"roster": roster, "members": members})
+    proposals: dict[str, Any] = {"items": [], "forks": []}
+    node.answers["/v1/federation/roster/proposals"] = (200, proposals)
+    words = ("roster", "show", "--demo", str(demo), "--nation", "EE")
+    done = varde(*words, COLUMNS="160")
+    assert done.returncode == Exit.OK, done.stderr
+    assert "\x1b" not in done.stdout
+    rows = {
+        cells[0]: cells[2:]
+        for line in done.stdout.splitlines()
+        if "│" in line and len(cells := [each.strip() for each in line.split("│")[1:-1]]) == 7
+    }
+    assert rows["EE"] == ["this node", "", "", "live", ""]
+    assert rows["FI"] == ["cut", "2026-03-01T10:00:00.000Z", "through LV", "live", "17"]
+    assert rows["LV"] == ["live", "2026-03-01T10:00:00.000Z", "direct", "live", "0"]
+    assert rows["NO"] == ["silent", "never", "none", "stale", "0"]
+    assert rows["EU"] == ["live, suspended", "2026-03-01T10:00:00.000Z", "", "none", "0"]
+    assert "EU is suspended by EE: A key" in done.stdout
+    assert json.loads(varde(*words, "--json").stdout)["members"] == members
+
+
 USER = {
     "username": "outside",
     "display_name": "Out\x1bside",

@@ -29,11 +29,13 @@ from varde.encoding import decode_base64url
 from varde.identifiers import Lane, Nation
 from varde.prekeys import STALE_SECONDS
 from varde.roster import parse_voted_roster
+from varde_gateway.cli.doctor import Finding, Level, check_peer_prekeys
 from varde_gateway.flow.acknowledge import acknowledge
 from varde_gateway.flow.desk import Policy
 from varde_gateway.flow.federation import describe_federation, peers_without_prekeys
 from varde_gateway.flow.outbox import NO_LIVE_PREKEY
 from varde_gateway.flow.prekeys import renew_prekeys
+from varde_gateway.flow.suspensions import suspend
 from varde_gateway.flow.trail import list_entries
 from varde_gateway.flow.voting import put_forward
 from varde_gateway.store.tables import deliveries_table, own_prekeys_table
@@ -352,3 +354,36 @@ async def test_an_alert_may_go_for_a_prekey_up_to_48_hours_stale_and_says_so_and
     assert await waits_for(nodes[EE], answer) is None
     asked: Any = await seen(nodes[FI], question)
     assert [each["nation"] for each in asked["acknowledgements"]] == ["EE"]
+
+
+async def test_whose_prekeys_are_stale_or_gone_is_said_by_doctor_and_of_ourselves_too(
+    nodes: dict[Nation, Node], clock: Clock, urls: dict[Nation, str]
+) -> None:
+    def found() -> list[Finding]:
+        roster = nodes[EE].desk.trust.current
+        return [*check_peer_prekeys(urls[EE], roster, EE, clock.ms // 1000)]
+
+    def own() -> Any:
+        return state(nodes[EE], EE)
+
+    (all_well,) = found()
+    assert (all_well.level, all_well.text) == (Level.OK, "live: FI, LV")
+    assert (await own())["prekey"] == "live"
+
+    clock.ms = (TODAY + 3 * DAY + HOUR) * 1000
+    assert (await own())["prekey"] == "stale"
+    await live_on([nodes[EE], nodes[LV]])
+    stale, live = found()
+    assert (stale.level, live.text) == (Level.WARN, "live: LV")
+    assert stale.text == (
+        "FI: expired 1 hours ago; alerts are sealed for it for 47 hours more, everything else waits"
+    )
+    assert "varde roster show" in stale.advice
+    assert (await own())["prekey"] == "live"
+
+    clock.forward(STALE_SECONDS)
+    gone = found()[0]
+    assert gone.text == "FI: expired 49 hours ago; whatever is for it waits, alerts too"
+    assert (await state(nodes[EE], FI))["prekey"] is None
+    await suspend(nodes[EE].desk, FI, "away", actor="admin")
+    assert [each.text[:2] for each in found()] == ["li"], "nothing is sealed for it anyway"

@@ -26,10 +26,13 @@ from varde.encoding import parse_json, require_list
 from varde.errors import VardeError
 from varde.identifiers import Nation, parse_federation_id, parse_nation
 from varde.note import parse_vkey
+from varde.prekeys import STALE_SECONDS, choose_prekey
 from varde.roster import Roster, extend_chain
 from varde_gateway.cli.command import JsonOption, make_app, print_json
 from varde_gateway.cli.exits import Exit
+from varde_gateway.flow.prekeys import peer_prekeys
 from varde_gateway.flow.storing import STORES_NOTHING
+from varde_gateway.flow.suspensions import own_suspensions
 from varde_gateway.keyring import Keyring, open_keystore
 from varde_gateway.keystore_file import KeystoreError
 from varde_gateway.private_files import ExposedFileError, read_private
@@ -149,6 +152,8 @@ def examine(home: Path, now: int) -> Iterator[Finding]:
     yield from check_parts(place)
     yield from check_storing(place)
     yield check_prekeys(settings, now)
+    if roster is not None:
+        yield from check_peer_prekeys(settings.database_url, roster, nation, now)
     yield from check_outside_witnesses(settings, now)
 
 
@@ -383,6 +388,41 @@ def check_prekeys(settings: GatewaySettings, now: int) -> Finding:
         "none is live: peers wait to seal for this node",
         "The gateway makes and announces them when it starts.",
     )
+
+
+def check_peer_prekeys(
+    database_url: str, roster: Roster, own: Nation, now: int
+) -> Iterator[Finding]:
+    """Each peer for which only an alert, or nothing, can be sealed now; it alone can announce new prekeys."""
+    database = open_database(database_url, readers=1)
+    try:
+        with database.reader.connect() as connection:
+            known = peer_prekeys(connection)
+            suspended = {each.nation for each in own_suspensions(connection)}
+    except SQLAlchemyError:
+        # What is wrong with the database is said of our own prekeys.
+        return
+    finally:
+        database.close()
+    live: list[Nation] = []
+    for peer in sorted({*roster.members} - {own} - suspended):
+        chosen = choose_prekey(known.get(peer, ()), now, stale_allowed=True)
+        if chosen is not None and not chosen.stale:
+            live.append(peer)
+            continue
+        begun = [each.expires_at for each in known.get(peer, ()) if each.expires_at <= now]
+        what = f"expired {(now - max(begun)) // 3600} hours ago" if begun else "has announced none"
+        waits = "whatever is for it waits, alerts too"
+        if chosen is not None:
+            hours = (max(begun) + STALE_SECONDS - now) // 3600
+            waits = f"alerts are sealed for it for {hours} hours more, everything else waits"
+        advice = (
+            f"{peer} announces its prekeys when its node is back, and what waits goes then. How it is heard: varde roster "
+            f"show. Where it is silent, call {peer}; where it is live, its gateway's log says what is wrong."
+        )
+        yield Finding("peer prekeys", Level.WARN, f"{peer}: {what}; {waits}", advice)
+    if live:
+        yield Finding("peer prekeys", Level.OK, f"live: {', '.join(live)}")
 
 
 def check_outside_witnesses(settings: GatewaySettings, now: int) -> Iterator[Finding]:

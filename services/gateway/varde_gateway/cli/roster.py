@@ -268,7 +268,10 @@ def show(
     nation: NationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is in force and what may be voted on; or the seats and votes of a file.
+    """Show who belongs, how each is heard and served, and what may be voted on; or the seats and votes of a file.
+
+    Of each member: live, late, silent or cut (others hear it), when it was last heard, the path that documents take,
+    whether its prekey is live, stale (alerts only) or none (all waits), and how many documents wait for it.
 
     Examples: varde roster show --demo demo --nation EE | varde roster show roster.json
     """

@@ -7,7 +7,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from varde.testimony import printable
 from varde_gateway.cli.command import print_json
 from varde_gateway.cli.exits import Exit, fail
 from varde_gateway.cli.node_client import NodeClient, find_sign_in, signed_in
@@ -78,23 +80,55 @@ def download_proposal(where: Where, digest: str, out: Path) -> None:
 
 
 def show_node(where: Where, *, as_json: bool) -> None:
-    """The roster in force, and what may be voted on."""
+    """The roster in force, how each member is heard and served, and what may be voted on."""
     with where.sign_in() as node:
         federation, proposals = node.get("/v1/federation"), node.get(PROPOSALS)
     if as_json:
-        print_json({"roster": federation["roster"], "proposals": proposals})
+        members = {"members": federation["members"]}
+        print_json({"roster": federation["roster"], **members, "proposals": proposals})
         return
     roster = federation["roster"]
     members = ", ".join(each["nation"] for each in federation["members"])
     print(f"Roster {roster['version']} of {members}, until {roster['expires_at']}.")
     if roster["expired"]:
         print("It has expired: alerts go on. Renew it: varde roster propose --renew")
+    _show_members(federation["members"])
     for each in proposals["forks"]:
         print(f"FORK: roster {each['version']} {each['hash']} has a rival with the votes as well.")
     if not proposals["items"]:
         print("Nothing is proposed.")
     for each in proposals["items"]:
         _print_proposal(each)
+
+
+def _show_members(members: list[dict[str, Any]]) -> None:
+    table = Table("nation", "name", "heard", "last heard", "path", "prekey", "waiting")
+    for each in members:
+        heard = "this node" if each["self"] else str(each["state"])
+        seat = f"{each['name']} (observer)" if each["standing"] == "observer" else each["name"]
+        table.add_row(
+            Text(each["nation"]),
+            Text(printable(seat)),
+            Text(f"{heard}, suspended" if each["suspended"] else heard),
+            Text("" if each["self"] else each["last_heard_at"] or "never"),
+            Text(_path(each)),
+            Text(each["prekey"] or "none"),
+            Text("" if each["self"] else str(each["undelivered"])),
+        )
+    console = Console()
+    console.print(table)
+    for each in members:
+        for other in each["suspended_by"]:
+            said = f"{each['nation']} is suspended by {other['nation']}: {other['reason']}"
+            console.print(Text(printable(said)), soft_wrap=True)
+
+
+def _path(member: dict[str, Any]) -> str:
+    if member["self"] or member["suspended"]:
+        return ""
+    if member["path"]:
+        return f"through {', '.join(member['path'])}"
+    return "direct" if member["state"] in {"live", "late"} else "none"
 
 
 def show_history(where: Where, *, as_json: bool) -> None:

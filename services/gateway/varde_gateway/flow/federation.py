@@ -1,12 +1,15 @@
 """What this node knows of the others: who belongs, who was heard when, what waits for whom."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, func, select
 
 from varde.encoding import Json, JsonObject
 from varde.identifiers import Nation
-from varde.prekeys import choose_prekey
+from varde.prekeys import DatedPrekey, choose_prekey
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.links import LinkState, PeerLink
+from varde_gateway.flow.prekeys import own_prekeys
 from varde_gateway.flow.rosters import needs_renewal
 from varde_gateway.flow.suspensions import peer_suspensions
 from varde_gateway.store.alerts import rfc3339
@@ -17,6 +20,8 @@ async def describe_federation(desk: Desk) -> JsonObject:
     """Federation, roster and one entry per member, this node included."""
     heard, waiting = await desk.ledger.read(_peers)
     told = await desk.ledger.read(peer_suspensions)
+    ours = await desk.ledger.read(lambda connection: own_prekeys(desk, connection))
+    prekeys = {**desk.peer_prekeys, desk.nation: ours}
     roster = desk.trust.current
     now = desk.now()
     return {
@@ -33,7 +38,13 @@ async def describe_federation(desk: Desk) -> JsonObject:
         },
         "members": [
             {
-                **_describe_member(desk, nation, heard.get(nation), waiting.get(nation)),
+                **_describe_member(
+                    desk,
+                    nation,
+                    prekeys.get(nation, ()),
+                    heard.get(nation),
+                    waiting.get(nation),
+                ),
                 "suspended_by": [
                     {
                         "nation": each.suspended_by,
@@ -66,10 +77,14 @@ def _versions_of_peers(desk: Desk) -> list[int]:
 
 
 def _describe_member(
-    desk: Desk, nation: str, heard: int | None, waiting: tuple[int, int] | None
+    desk: Desk,
+    nation: Nation,
+    prekeys: Sequence[DatedPrekey],
+    heard: int | None,
+    waiting: tuple[int, int] | None,
 ) -> JsonObject:
-    member = next(each for each in desk.trust.current.members.values() if each.nation == nation)
-    chosen = choose_prekey(desk.peer_prekeys.get(member.nation, ()), desk.now(), stale_allowed=True)
+    member = desk.trust.current.members[nation]
+    chosen = choose_prekey(prekeys, desk.now(), stale_allowed=True)
     count, oldest = waiting or (0, None)
     own = member.nation == desk.nation
     now = desk.ticks()

@@ -38,7 +38,7 @@ WRAP_PURPOSE: Final = "prekey-wrap"
 async def load_prekeys(desk: Desk) -> None:
     """Bring the live prekeys of both sides into memory, at start."""
     _hold(desk, await desk.ledger.read(_own_rows))
-    desk.peer_prekeys = await desk.ledger.read(_peer_prekeys)
+    desk.peer_prekeys = await desk.ledger.read(peer_prekeys)
 
 
 async def renew_prekeys(desk: Desk, *, announce: bool = False) -> None:
@@ -163,7 +163,17 @@ def _own_rows(connection: Connection) -> Sequence[AnyRow]:
     ).all()
 
 
-def _peer_prekeys(connection: Connection) -> dict[Nation, tuple[DatedPrekey, ...]]:
+def own_prekeys(desk: Desk, connection: Connection) -> tuple[DatedPrekey, ...]:
+    """Ours, as the peers know them."""
+    return tuple(
+        DatedPrekey(desk.own_prekeys[row.kid].prekey, row.not_before, row.expires_at)
+        for row in _own_rows(connection)
+        if row.kid in desk.own_prekeys
+    )
+
+
+def peer_prekeys(connection: Connection) -> dict[Nation, tuple[DatedPrekey, ...]]:
+    """The newest that each peer has announced, whatever has become of it since."""
     rows = connection.execute(select(peer_prekeys_table.c.nation, peer_prekeys_table.c.body))
     return {parse_nation(row.nation): parse_prekeys(json.loads(row.body)).keys for row in rows}
 

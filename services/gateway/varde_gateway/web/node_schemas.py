@@ -99,7 +99,10 @@ class MemberView(AnswerModel):
     )
     hears: list[NationCode] = Field(description="Whom it says it hears.")
     missing: int = Field(description="How many of its documents have not come and were asked for.")
-    prekey: Literal["live", "stale"] | None
+    prekey: Literal["live", "stale"] | None = Field(
+        description="`stale`: only alerts can be sealed for it, until 48 hours after its newest prekey's day. "
+        "Null: everything for it waits. For this node itself, its own as the peers know them."
+    )
     undelivered: int
     oldest_undelivered_at: Time | None
 
