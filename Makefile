@@ -28,7 +28,8 @@ demo: $(STAMP) ## Run a federation of three nations on this machine (DEMO_DIR=de
 
 test: $(STAMP) debian-packages check ## Lint, types, import contracts and every test against real servers
 	$(BIN)/pytest tests/core --cov=varde --cov-branch --cov-fail-under=100
-	$(BIN)/pytest --ignore=tests/core
+	$(BIN)/pytest -n 2 --ignore=tests/core --ignore=tests/federation --ignore=tests/faults
+	$(BIN)/pytest tests/federation tests/faults
 
 check: lint types contracts ## Lint, types and import contracts only
 
