@@ -84,8 +84,8 @@ def show_node(where: Where, *, as_json: bool) -> None:
     with where.sign_in() as node:
         federation, proposals = node.get("/v1/federation"), node.get(PROPOSALS)
     if as_json:
-        members = {"members": federation["members"]}
-        print_json({"roster": federation["roster"], **members, "proposals": proposals})
+        shown = {each: federation[each] for each in ("roster", "members")}
+        print_json({**shown, "proposals": proposals})
         return
     roster = federation["roster"]
     members = ", ".join(each["nation"] for each in federation["members"])
