@@ -32,6 +32,10 @@ MAX_AHEAD: Final = 2**32
 """How far a number may be ahead of what is known: no older copy of a database has forgotten more documents, and who names
 a greater one would use up the numbers of two nations for ever."""
 
+MAX_ABOVE: Final = 16_384
+"""How many numbers above a gap are kept: of a busy sender those of a minute, while a gap is asked for after two heartbeats.
+What is not kept is asked for again."""
+
 MAX_RANGES: Final = 64
 MAX_VOID: Final = 64
 MAX_REACHED: Final = 64
@@ -115,11 +119,18 @@ class Arrivals:
         return max(self.above, default=self.through)
 
     def arrive(self, sequence: int, digest: str) -> None:
-        """Note a document; one that is here already, by its number, changes nothing, nor does one beyond ``MAX_AHEAD``."""
-        if not 0 < sequence - self.through <= MAX_AHEAD or sequence in self.above:
-            return
-        self.above[sequence] = digest
-        self._fold()
+        """Note a document, where it ``takes`` it."""
+        if self.takes(sequence):
+            self.above[sequence] = digest
+            self._fold()
+
+    def takes(self, sequence: int) -> bool:
+        """Whether the number would be noted.
+
+        Not one that is here already, nor one beyond ``MAX_AHEAD``, nor any but the next where there is no room above the gap.
+        """
+        fresh = 0 < sequence - self.through <= MAX_AHEAD and sequence not in self.above
+        return fresh and (len(self.above) < MAX_ABOVE or sequence == self.through + 1)
 
     def follow(self, first: int) -> bool:
         """Begin again at ``first`` where the sender did; whether it had to."""

@@ -13,6 +13,7 @@ from varde.errors import Malformed
 from varde.exchange import LogWord, format_log_word
 from varde.heartbeat import (
     CHAIN_START,
+    MAX_ABOVE,
     MAX_AHEAD,
     MAX_RANGES,
     Arrivals,
@@ -221,3 +222,20 @@ def test_a_number_that_nobody_can_have_reached_is_not_noted() -> None:
     assert arrivals.highest == 7
     arrivals.arrive(7 + MAX_AHEAD, digest(1))
     assert arrivals.highest == 7 + MAX_AHEAD
+
+
+def test_numbers_above_a_gap_are_kept_up_to_a_bound_and_the_others_are_asked_for_again() -> None:
+    arrivals = Arrivals(above={number: digest(0) for number in range(3, MAX_ABOVE + 2)})
+    last, beyond = MAX_ABOVE + 3, MAX_ABOVE + 9
+    arrivals.arrive(last, digest(0))
+    assert len(arrivals.above) == MAX_ABOVE
+    assert not arrivals.takes(beyond)
+    arrivals.arrive(beyond, digest(0))
+    assert arrivals.highest == last
+    assert arrivals.gaps(beyond)[-1] == (last + 1, beyond)
+    # What fills the gap always finds room, or nothing would ever move again.
+    for number in (1, 2):
+        assert arrivals.takes(number)
+        arrivals.arrive(number, digest(0))
+    assert arrivals.through == MAX_ABOVE + 1
+    assert arrivals.takes(beyond)

@@ -7,20 +7,23 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import insert, select, update
 
-from support.federation import EE, FI, LV, federation
+from support.federation import EE, FI, LV, NO, federation
 from support.nodes import Clock, Node, carry, exchange_heartbeats, running_nodes, settle
 from support.sending import count_alerts, delivery, send
 from varde.auditlog import AuditKind
-from varde.heartbeat import Heartbeat, Received, Sent, Void, format_heartbeat
+from varde.heartbeat import MAX_REACHED, Heartbeat, Received, Sent, Void, format_heartbeat
 from varde.identifiers import Lane, Nation
 from varde.signing import Kind
 from varde_gateway.flow.beacon import reroute
 from varde_gateway.flow.compose import compose_now
+from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.federation import describe_federation
-from varde_gateway.flow.heartbeats import SENT_AGAIN_AT_ONCE, hear
+from varde_gateway.flow.heartbeats import hear
 from varde_gateway.flow.links import Links, LinkState
+from varde_gateway.flow.numbers import SENT_AGAIN_AT_ONCE
 from varde_gateway.flow.refusals import ONE_BY_ONE
 from varde_gateway.flow.trail import list_entries
+from varde_gateway.store.numbering import load_arrivals
 from varde_gateway.store.tables import (
     arrivals_table,
     audit_leaves_table,
@@ -362,6 +365,51 @@ async def test_attack_24_a_heartbeat_that_would_use_up_all_numbers_is_refused(
     await send(nodes[EE], FI)
 
 
+async def test_a_number_that_the_sender_has_not_given_cannot_be_void(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    digest = "A" * 43
+    void = tuple(Void(number, digest) for number in (2, 5, 9))
+    lie = heartbeat(nodes[EE], FI, clock.ms + 1, sent=Sent(4, 5, bytes(32)), void=void)
+    await hear(nodes[FI].desk, EE, lie)
+    noted = await nodes[FI].desk.ledger.read(lambda c: load_arrivals(c, EE))
+    assert (noted.through, noted.above) == (3, {5: digest})
+
+
+async def test_lies_about_numbers_change_a_numbering_once_a_minute_each_way(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    async def lie(desk: Desk, lies: int) -> int:
+        before = (await audit_kinds(nodes[EE])).count(AuditKind.NUMBERING_CHANGED)
+        for _ in range(lies):
+            clock.ms += 200
+            first, following = (await numbers(nodes[EE], FI))[:2]
+            came = (await numbers(nodes[EE], FI))[2]
+            told: dict[str, Any] = {
+                "sent": Sent(came + 100, came + 99, bytes(32)),
+                "received": Received(first, following + 100, following + 100, ()),
+            }
+            await hear(desk, FI, heartbeat(nodes[FI], EE, clock.ms, **told))
+        return (await audit_kinds(nodes[EE])).count(AuditKind.NUMBERING_CHANGED) - before
+
+    assert await lie(nodes[EE].desk, 20) == 2
+    clock.forward(30)
+    assert await lie(nodes[EE].desk, 20) == 0
+    clock.forward(30)
+    assert await lie(nodes[EE].desk, 20) == 2
+
+
+async def test_a_chain_that_is_wrong_and_right_in_turns_is_an_alarm_once_a_minute(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    for _ in range(10):
+        for chain in (bytes(32), b"x" * 32):
+            clock.ms += 200
+            lie: dict[str, Any] = {"sent": Sent(1, 0, chain)}
+            await hear(nodes[EE].desk, FI, heartbeat(nodes[FI], EE, clock.ms, **lie))
+    assert (await audit_kinds(nodes[EE])).count(AuditKind.CHAIN_BROKEN) == 1
+
+
 async def test_a_silenced_peer_is_noticed_within_two_heartbeats_and_so_is_its_return(
     nodes: dict[Nation, Node], clock: Clock
 ) -> None:
@@ -426,6 +474,88 @@ async def test_a_peer_whose_clock_was_ahead_is_heard_again_after_it_was_set_righ
     clock.forward(1)
     await hear(nodes[FI].desk, EE, heartbeat(nodes[EE], FI, clock.ms, reaches={LV: 1}))
     assert nodes[FI].desk.links.of(EE, clock.ms).reaches == {LV: 1}
+
+
+async def test_a_member_that_names_nations_that_do_not_exist_silences_nobody(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    await beats(nodes, clock)
+    strangers = {Nation(f"X{number:02d}"): 0 for number in range(MAX_REACHED)}
+    for later in range(1, 4):
+        for victim in (FI, LV):
+            lie = heartbeat(nodes[EE], victim, clock.ms + later, reaches=strangers)
+            await hear(nodes[victim].desk, EE, lie)
+        clock.forward(10)
+        await exchange_heartbeats([nodes[FI], nodes[LV]])
+    assert (await state(nodes[FI], LV))["state"] == "live"
+    assert (await state(nodes[LV], FI))["state"] == "live"
+    assert (await state(nodes[FI], EE))["hears"] == []
+
+
+async def test_no_heartbeat_names_more_nations_than_one_may() -> None:
+    links = Links()
+    peers = [Nation(f"X{number:02d}") for number in range(MAX_REACHED + 3)]
+    links.take_word(peers[0], dict.fromkeys(peers[1:], 1), peers, 0)
+    links.take_word(peers[-1], {}, peers, 0)
+    told = links.reaches(0, without=EE)
+    assert len(told) == MAX_REACHED
+    assert {peers[0], peers[-1]} <= {each for each, others in told.items() if not others}
+
+
+async def test_who_has_left_is_reached_by_nobody() -> None:
+    links = Links()
+    links.take_word(FI, {LV: 0, NO: 0}, [FI, LV, NO], 0)
+    links.keep([FI, LV])
+    assert links.ways(NO, 0) == ()
+    assert links.reaches(0, without=EE) == {FI: 0, LV: 1}
+
+
+async def test_a_heartbeat_of_a_clock_that_is_ahead_cannot_be_played_again_to_hide_a_silence(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    desk = nodes[FI].desk
+    recorded = [heartbeat(nodes[EE], FI, clock.ms + 200_000 + each) for each in range(3)]
+    for each in recorded:
+        await hear(desk, EE, each)
+    heard_at = desk.links.of(EE, clock.ms).heard_at
+    for seconds in (30, 180):
+        # Before our clock is where the peer's was, and after; the documents themselves can still be opened.
+        clock.forward(seconds)
+        for each in recorded:
+            await hear(desk, EE, each)
+        assert desk.links.of(EE, clock.ms).heard_at == heard_at
+        assert desk.links.state(EE, clock.ms) is LinkState.SILENT
+
+
+async def test_what_was_said_ahead_stays_said_when_the_clock_was_set_right(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    desk = nodes[FI].desk
+    ahead = heartbeat(nodes[EE], FI, clock.ms + 200_000)
+    await hear(desk, EE, ahead)
+    for _ in range(4):
+        clock.forward(60)
+        await hear(desk, EE, heartbeat(nodes[EE], FI, clock.ms))
+        heard_at = desk.links.of(EE, clock.ms).heard_at
+        assert heard_at == clock.ms, "heard at once, and from then on"
+        clock.forward(1)
+        await hear(desk, EE, ahead)
+        assert desk.links.of(EE, clock.ms).heard_at == heard_at
+
+
+async def test_a_clock_of_ours_that_is_set_back_makes_no_heartbeat_new_again(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    desk = nodes[FI].desk
+    clock.forward(100)
+    first, second = (
+        heartbeat(nodes[EE], FI, clock.ms + each, reaches={LV: each}) for each in range(2)
+    )
+    await hear(desk, EE, first)
+    clock.forward(-90)
+    await hear(desk, EE, second)
+    await hear(desk, EE, first)
+    assert desk.links.of(EE, clock.ms).reaches == {LV: 1}
 
 
 @pytest.mark.parametrize("kind", [Kind.HEARTBEAT, Kind.RECEIPT])

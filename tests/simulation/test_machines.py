@@ -5,7 +5,7 @@ that only knows when each peer was heard and what it said last.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, ClassVar
 
 import pytest
@@ -27,6 +27,7 @@ from simulation.node import AtOnce
 from simulation.schedule import a_place
 from simulation.world import Place, World
 from support.federation import EE, FI, LT, LV, NO, PL
+from varde.heartbeat import MAX_REACHED
 from varde.identifiers import Lane, Nation
 from varde.transit import MAX_HOPS
 from varde_gateway.flow.links import LATE_MS, SILENT_MS, Links, LinkState
@@ -140,10 +141,14 @@ class DeliveryMachine(RuleBasedStateMachine):
 
 
 class LinkMachine(RuleBasedStateMachine):
-    """What ``Links`` says of four peers against what a plain list of the last words gives."""
+    """What ``Links`` says of four peers against what a plain list of the last words gives.
+
+    A peer may also say that it reaches nations that do not exist, as many as a heartbeat can name.
+    """
 
     peers = (FI, LV, LT, NO)
     far = PL
+    strangers = tuple(Nation(f"X{number:03d}") for number in range(2 * MAX_REACHED))
     links_type: ClassVar[type[Links]] = Links
 
     @initialize()
@@ -159,11 +164,12 @@ class LinkMachine(RuleBasedStateMachine):
     @rule(
         peer=st.sampled_from(peers),
         reaches=st.dictionaries(st.sampled_from([*peers, far]), st.integers(0, MAX_HOPS - 1)),
+        strangers=st.sets(st.sampled_from(strangers), max_size=MAX_REACHED),
     )
-    def hear(self, peer: Nation, reaches: dict[Nation, int]) -> None:
+    def hear(self, peer: Nation, reaches: dict[Nation, int], strangers: set[Nation]) -> None:
         reaches.pop(peer, None)
-        link = self.links.of(peer, self.now)
-        link.heard_at, link.reaches = self.now, reaches
+        word = {**dict.fromkeys(sorted(strangers), 0), **reaches}
+        self.links.take_word(peer, word, (*self.peers, self.far), self.now)
         self.heard[peer], self.said[peer] = self.now, reaches
 
     @rule(ms=st.sampled_from([1, 500, 2_000, LATE_MS, SILENT_MS, SILENT_MS + 1]))
@@ -207,7 +213,7 @@ class LinkMachine(RuleBasedStateMachine):
             return
         for peer in self.peers:
             told = self.links.reaches(self.now, without=peer)
-            assert peer not in told
+            assert told.keys() <= {*self.peers, self.far} - {peer}
             for nation, others in told.items():
                 if others:
                     # The way of which the peer is told begins with somebody else, and is as long as it says.
@@ -270,9 +276,19 @@ class CountsOneTooFew(Links):
         return super().ways(peer, now, been=been, others=others + 1)
 
 
-def test_the_machine_finds_links_that_count_one_too_few() -> None:
+class BelievesInStrangers(Links):
+    """Keeps whatever nation it is told of."""
+
+    def take_word(
+        self, peer: Nation, reaches: Mapping[Nation, int], peers: Collection[Nation], now: int
+    ) -> None:
+        super().take_word(peer, reaches, {*peers, *reaches}, now)
+
+
+@pytest.mark.parametrize("wrong", [CountsOneTooFew, BelievesInStrangers])
+def test_the_machine_finds_links_that_are_wrong(wrong: type[Links]) -> None:
     class Machine(LinkMachine):
-        links_type = CountsOneTooFew
+        links_type = wrong
 
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Machine, settings=TestLinks.settings)  # type: ignore[no-untyped-call]

@@ -26,8 +26,8 @@ from support.running import wait_for
 from varde.encoding import encode_base64url, sha256_base64url
 from varde.errors import Reason
 from varde.exchange import LogWord
-from varde.heartbeat import Heartbeat, Received, Sent, Void, format_heartbeat
-from varde.identifiers import Nation
+from varde.heartbeat import MAX_REACHED, Heartbeat, Received, Sent, Void, format_heartbeat
+from varde.identifiers import Nation, parse_nation
 from varde.proposal import (
     Ballot,
     Removal,
@@ -38,6 +38,7 @@ from varde.proposal import (
 )
 from varde.roster import parse_vote, parse_voted_roster, sign_vote
 from varde.signing import Kind
+from varde_gateway.flow.numbers import NUMBERING_PAUSE_MS
 from varde_gateway.flow.refusals import ONE_BY_ONE
 
 GARBAGE_MESSAGES = 3000
@@ -188,6 +189,12 @@ class LyingHeartbeats(HostileFault):
                 _SETTLE_SECONDS,
                 f"{victim} has all numbers of {self.nation}",
             )
+            # What changed a numbering before would have this one wait.
+            wait_for(
+                lambda victim=victim: not self._renumbered_lately(field, victim),  # type: ignore[misc] # the default binds the loop's value
+                NUMBERING_PAUSE_MS / 1000 + _SETTLE_SECONDS,
+                f"{victim} follows what {self.nation} says of numbers",
+            )
             mark = field.mark(victim)
             for lie, deed in self._lies(hands, victim):
                 if deed is not None:
@@ -197,6 +204,14 @@ class LyingHeartbeats(HostileFault):
 
     def acts(self, hands: Hands, victim: Nation) -> Acts:
         return []
+
+    def _renumbered_lately(self, field: Field, victim: Nation) -> bool:
+        query = (
+            "SELECT count(*) FROM audit_leaf WHERE kind IN ('numbering_changed', 'chain_broken')"
+            " AND at > ? AND instr(leaf, ?) > 0"
+        )
+        since = int(time.time() * 1000) - NUMBERING_PAUSE_MS - 1000
+        return bool(field.federation.ask(victim, query, since, self.nation)[0][0])
 
     def _lies(self, hands: Hands, victim: Nation) -> Iterator[tuple[bytes, Deed | None]]:
         first, through, chain, got_first, got = hands.numbers(victim)
@@ -221,10 +236,13 @@ class LyingHeartbeats(HostileFault):
         broken = replace(honest, sent=Sent(first, through, hands.chance.randbytes(32)))
         asks = replace(honest.received, missing=((got + _FAR, got + 2 * _FAR),))
         more = replace(honest.received, highest=got + _FAR)
+        # Whoever believed in them would say heartbeats that are too long for everybody.
+        strangers = {parse_nation(f"X{number:02d}"): 0 for number in range(MAX_REACHED)}
         void = (Void(through + _FAR, encode_base64url(hands.chance.randbytes(32))),)
         # One after the other: each has a later number than the last of the node itself.
         yield say(honest, **in_future), trace(None, Reason.FROM_THE_FUTURE.value)
         yield say(honest, sender=others[0]), trace(None, Reason.WRONG_LINK.value)
+        yield say(replace(honest, reaches=strangers)), None
         yield say(honest, kind=Kind.RECEIPT), None
         yield say(replace(honest, received=asks)), None
         yield say(replace(honest, sent=Sent(first, through + _FAR, chain), void=void)), None

@@ -17,6 +17,7 @@ from varde_gateway.flow.refusals import ONE_BY_ONE, WINDOW_MS
 
 TRACE_SECONDS = 15.0
 _LOOK_BACK = 300
+_PASSED_ON = "malformed: reaches is not a list"
 _FLOOD = re.compile(r"(\d+) more documents refused within a minute")
 _HEARTBEAT = re.compile(r"heartbeat refused: (\w+):")
 _EFFECTS = {
@@ -38,6 +39,7 @@ class Refusals:
         self.done: Counter[str] = Counter()
         self.seen: Counter[str] = Counter()
         self.longest = 0.0
+        self._looked = dict.fromkeys(place.federation.nations, 0)
 
     def check(self, trace_seconds: float = TRACE_SECONDS) -> list[Violation]:
         """All deeds since the last check; their traces are waited for."""
@@ -48,6 +50,8 @@ class Refusals:
             here = [each for each in deeds if each[1].at == nation]
             found += self._traced(nation, here, trace_seconds)
             found += self._without_effect(nation, [each for _, each in here])
+        for nation in self.place.federation.nations:
+            found += self._passed_on(nation)
         return found
 
     def check_bounds(self) -> list[Violation]:
@@ -149,6 +153,14 @@ class Refusals:
                 elif match := _HEARTBEAT.match(str(said.get("error", ""))):
                     found[said["peer"], match[1]] += 1
         return found
+
+    def _passed_on(self, nation: str) -> Iterator[Violation]:
+        """No act writes heartbeats that are too long: whoever does has believed one, and is heard by nobody any more."""
+        begin = self._looked[nation]
+        self._looked[nation] = self.place.mark(nation).entries
+        for (kind, actor), entries in self._entries(nation, begin).items():
+            if kind == "refused" and any(each.detail.startswith(_PASSED_ON) for each in entries):
+                yield Violation("hostile", f"{nation} does not understand {actor} any more")
 
     def _without_effect(self, nation: str, deeds: Sequence[Deed]) -> Iterator[Violation]:
         for each in deeds:

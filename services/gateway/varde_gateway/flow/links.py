@@ -8,9 +8,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from varde.heartbeat import HEARTBEAT_SECONDS, Void
+from varde.heartbeat import HEARTBEAT_SECONDS, MAX_REACHED, Void
 from varde.identifiers import Nation
 from varde.transit import MAX_HOPS
+from varde_gateway.flow.remembered import Remembered
+
+MAX_AHEAD_KEPT: Final = 512
+"""Of one peer: more heartbeats than an honest one says, two seconds apart, while the first of them can still be opened."""
 
 LATE_MS: Final = (HEARTBEAT_SECONDS + 3) * 1000
 SOON_MS: Final = 2_000
@@ -31,10 +35,13 @@ class PeerLink:
     """One peer; times are milliseconds of a clock that never steps, but for ``heard_wall``, which is Unix milliseconds.
 
     ``since`` is when we began to listen, ``answered_at`` when a receipt of it last came over the direct link.
-    ``reaches`` are the nations that it says it hears (0) or has a way to (through so many others), ``sequence`` and
-    ``sent_through`` are of its newest heartbeat. ``missing`` and ``void`` are what our next heartbeat tells it, ``said`` is
+    ``reaches`` are the nations that it says it hears (0) or has a way to (through so many others), ``sequence`` is
+    that of its newest heartbeat, or when we heard it where that was earlier, and ``ahead`` are those that were ahead of our
+    clock. ``sent_through`` is of its newest heartbeat. ``missing`` and ``void`` are what our next heartbeat tells it, ``said`` is
     the sequence of our last, ``spoke_at`` its time and ``promised`` whom it said that we reach. ``told`` is the state that
-    was last recorded. ``renumbered`` are the two beginnings of our numbering, the peer's and ours, between which all was
+    was last recorded. ``followed_at`` and ``began_at`` are when its numbering, and ours for it, last began anew,
+    ``broken_at`` when its chain last was not ours.
+    ``renumbered`` are the two beginnings of our numbering, the peer's and ours, between which all was
     sent again.
     """
 
@@ -43,6 +50,7 @@ class PeerLink:
     heard_wall: int | None = None
     answered_at: int = 0
     sequence: int = 0
+    ahead: Remembered[int] = field(default_factory=lambda: Remembered(MAX_AHEAD_KEPT))
     sent_through: int | None = None
     roster_version: int | None = None
     reaches: Mapping[Nation, int] = field(default_factory=dict)
@@ -53,8 +61,26 @@ class PeerLink:
     spoke_at: int = 0
     promised: frozenset[Nation] = frozenset()
     chain_broken: bool = False
+    followed_at: int | None = None
+    began_at: int | None = None
+    broken_at: int | None = None
     renumbered: tuple[int, int] | None = None
     told: LinkState = LinkState.LATE
+
+    def is_news(self, sequence: int) -> bool:
+        """Whether a heartbeat with this sequence is newer than the last, and none that we have heard."""
+        return sequence > self.sequence and sequence not in self.ahead
+
+    def note(self, sequence: int, now: int) -> None:
+        """A heartbeat was heard, ``now`` by our wall clock.
+
+        Where the peer's clock is ahead, it shall not be unheard until we are there after it was set right: so the mark is
+        never beyond ``now``. Nor shall its heartbeats from before that be played to us again meanwhile.
+        """
+        if sequence > now:
+            self.ahead.add(sequence)
+        self.sequence = max(self.sequence, min(sequence, now))
+        self.heard_wall = now
 
     def age(self, now: int) -> int:
         """Milliseconds since it was heard, or since we began to listen."""
@@ -78,12 +104,20 @@ class Links:
         return self._peers.setdefault(peer, PeerLink(since=now))
 
     def keep(self, peers: Collection[Nation]) -> None:
-        """Forget those who are no peers any more."""
+        """Forget those who are no peers any more, and who is said to reach them."""
         self._peers = {peer: link for peer, link in self._peers.items() if peer in peers}
+        for link in self._peers.values():
+            link.reaches = _only(link.reaches, peers)
 
-    def take_word(self, peer: Nation, reaches: Mapping[Nation, int], now: int) -> None:
-        """A heartbeat of the peer has come, with whom it reaches."""
+    def take_word(
+        self, peer: Nation, reaches: Mapping[Nation, int], peers: Collection[Nation], now: int
+    ) -> None:
+        """A heartbeat of the peer has come, with whom of our ``peers`` it reaches.
+
+        Names of others are left out: handed on, they would make our own heartbeats longer than anybody takes.
+        """
         link = self.of(peer, now)
+        reaches = _only(reaches, peers)
         before, reached = link.reaches.keys(), reaches.keys()
         self._news |= self.state(peer, now) is not LinkState.LIVE or not reached <= before
         if not before <= reached:
@@ -139,7 +173,10 @@ class Links:
         return tuple(sorted(short, key=lambda each: (lengths[each], each)))
 
     def reaches(self, now: int, *, without: Nation) -> dict[Nation, int]:
-        """Whom we hear (0), or reach through so many others, as we tell it to the peer ``without`` counting on it."""
+        """Whom we hear (0), or reach through so many others, as we tell it to the peer ``without`` counting on it.
+
+        As many as a heartbeat may name, the nearest first.
+        """
         heard = {*self.heard(now)} - {without}
         known = {nation for each in heard for nation in self._peers[each].reaches}
         found = dict.fromkeys(heard, 0)
@@ -147,4 +184,8 @@ class Links:
             first = self.ways(nation, now, been={without}, others=MAX_HOPS - 1)
             if first:
                 found[nation] = 1 + self._peers[first[0]].reaches[nation]
-        return found
+        return dict(sorted(found.items(), key=lambda each: (each[1], each[0]))[:MAX_REACHED])
+
+
+def _only(reaches: Mapping[Nation, int], peers: Collection[Nation]) -> dict[Nation, int]:
+    return {each: others for each, others in reaches.items() if each in peers}

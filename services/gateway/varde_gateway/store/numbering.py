@@ -26,7 +26,7 @@ def load_arrivals(connection: Connection, sender: str) -> Arrivals:
         row.received_from,
         row.received_through,
         row.received_chain or CHAIN_START,
-        {each.sequence: each.digest for each in above},
+        {sequence: digest for sequence, digest in above},  # noqa: C416 -- mypy knows no dict() of rows
     )
 
 
