@@ -26,6 +26,7 @@ from varde_gateway.store.tables import (
     alert_attachments_table,
     attachments_table,
     documents_table,
+    erasures_table,
 )
 
 pytestmark = pytest.mark.asyncio
@@ -284,6 +285,59 @@ async def test_two_administrators_erase_where_the_nation_wants_two(pair: Pair) -
     assert (done.json()["asked_by"], done.json()["confirmed_by"]) == ("admin.ee", "admin.two")
     assert done.json()["reason"] == "Order 17/2026"
     assert SECRET not in await everything(office)
+
+
+async def erasures(office: Office) -> list[Any]:
+    return await office.node.desk.ledger.read(lambda c: [*c.execute(select(erasures_table))])
+
+
+async def test_the_policy_erases_what_waits_for_a_second_administrator_and_all_the_rest(
+    pair: Pair,
+) -> None:
+    office = pair.sender
+    desk = office.node.desk
+    desk.policy = replace(desk.policy, erase_by_two=True, retention_days=30)
+    waiting, other = await pair.answered(), await pair.answered()
+    assert (await erase(office, waiting)).json()["state"] == "waiting"
+    office.clock.forward(40 * DAY)
+    assert await erase_expired(desk) == 2
+    assert await erase_expired(desk) == 0
+    assert SECRET not in await everything(office)
+    kept = {row.alert_id: row for row in await erasures(office)}
+    first, second = kept[waiting], kept[other]
+    assert (first.asked_by, first.reason, first.confirmed_by) == (
+        "admin.ee",
+        "Order 17/2026",
+        "node",
+    )
+    assert (second.asked_by, second.confirmed_by) == ("node", None)
+    assert first.erased_at == second.erased_at == office.clock.ms
+    said = {each["detail"] for each in await office.audit("erased") if each["actor"] == "node"}
+    assert said == {"older than 30 days"}
+
+
+async def test_one_administrator_erases_what_another_has_asked_for_where_two_are_wanted_no_more(
+    pair: Pair,
+) -> None:
+    office = pair.sender
+    desk = office.node.desk
+    desk.policy = replace(desk.policy, erase_by_two=True)
+    second = NewUser("admin.two", "Second", "a password for tests", (Role.ADMIN,))
+    await create_users(desk, [second], actor="tests")
+    token = (await office.sign_in("admin.two")).json()["access_token"]
+    alert_id = await pair.answered()
+    assert (await erase(office, alert_id)).json()["state"] == "waiting"
+    desk.policy = replace(desk.policy, erase_by_two=False)
+    body = {"reason": "Confirmed"}
+    headers = {"Authorization": f"Bearer {token}"}
+    done = await office.post(f"/v1/alerts/{alert_id}/erase", headers=headers, json=body)
+    assert (done.json()["asked_by"], done.json()["confirmed_by"]) == ("admin.ee", "admin.two")
+    (row,) = await erasures(office)
+    assert (row.asked_by, row.confirmed_by, row.erased_at) == (
+        "admin.ee",
+        "admin.two",
+        office.clock.ms,
+    )
 
 
 async def test_the_key_of_an_attachment_goes_with_the_last_alert_that_names_it(pair: Pair) -> None:

@@ -166,7 +166,7 @@ def _eraser(desk: Desk, keys: list[tuple[str, str]], reason: str) -> Callable[[T
             except Conflict:
                 # An answer of ours is still on its way: the next round finds it again.
                 continue
-            _keep_erasure(tx, alert, reason, "node", None)
+            _keep_erasure(tx, alert, reason, "node")
             _erase(tx, alert, reason, "node")
             erased += 1
         return erased
@@ -180,44 +180,43 @@ def _ask_or_erase(
     table = erasures_table
     this = and_(table.c.sender == alert.sender, table.c.alert_id == alert.id)
     asked = tx.connection.execute(select(table).where(this)).one_or_none()
-    if not desk.policy.erase_by_two:
-        if asked is not None:
-            tx.connection.execute(delete(table).where(this))
-        _keep_erasure(tx, alert, reason, actor, None)
-    elif asked is None:
-        row = _erasure_row(tx, alert, reason, actor)
-        tx.connection.execute(insert(table), {**row, "confirmed_by": None, "erased_at": None})
-        tx.audit(
-            AuditKind.ERASED,
-            actor,
-            [("document", alert.id)],
-            f"asked for, not done yet: {reason}",
-        )
-        return _describe(alert, "waiting", reason, asked_by=actor)
-    elif asked.asked_by == actor:
-        raise Conflict(
-            f"You have asked for this erasure at {rfc3339(asked.asked_at)}; another administrator must confirm it."
-        )
-    else:
+    if desk.policy.erase_by_two:
+        if asked is None:
+            row = _erasure_row(tx, alert, reason, actor)
+            tx.connection.execute(insert(table), {**row, "confirmed_by": None, "erased_at": None})
+            tx.audit(
+                AuditKind.ERASED,
+                actor,
+                [("document", alert.id)],
+                f"asked for, not done yet: {reason}",
+            )
+            return _describe(alert, "waiting", reason, asked_by=actor)
+        if asked.asked_by == actor:
+            raise Conflict(
+                f"You have asked for this erasure at {rfc3339(asked.asked_at)}; another administrator must confirm it."
+            )
         reason = asked.reason
-        tx.connection.execute(
-            update(table).where(this).values(confirmed_by=actor, erased_at=tx.now)
-        )
+    _keep_erasure(tx, alert, reason, actor)
     _erase(tx, alert, reason, actor)
-    asked_by = asked.asked_by if asked is not None and desk.policy.erase_by_two else actor
+    asked_by = actor if asked is None else asked.asked_by
     confirmed_by = None if asked_by == actor else actor
     return _describe(
         alert, ERASED, reason, asked_by=asked_by, confirmed_by=confirmed_by, erased_at=tx.now
     )
 
 
-def _keep_erasure(
-    tx: Transaction, alert: AnyRow, reason: str, actor: str, confirmed_by: str | None
-) -> None:
-    row = _erasure_row(tx, alert, reason, actor)
-    tx.connection.execute(
-        insert(erasures_table), {**row, "confirmed_by": confirmed_by, "erased_at": tx.now}
-    )
+def _keep_erasure(tx: Transaction, alert: AnyRow, reason: str, actor: str) -> None:
+    """Who has asked first, and why, stays; whoever erases then has confirmed it, be it the policy."""
+    table = erasures_table
+    this = and_(table.c.sender == alert.sender, table.c.alert_id == alert.id)
+    asked_by = tx.connection.scalar(select(table.c.asked_by).where(this))
+    confirmed_by = None if asked_by in {None, actor} else actor
+    done = {"confirmed_by": confirmed_by, "erased_at": tx.now}
+    if asked_by is None:
+        row = _erasure_row(tx, alert, reason, actor)
+        tx.connection.execute(insert(table), {**row, **done})
+    else:
+        tx.connection.execute(update(table).where(this).values(**done))
 
 
 def _erasure_row(tx: Transaction, alert: AnyRow, reason: str, actor: str) -> dict[str, Any]:
