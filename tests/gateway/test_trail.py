@@ -12,7 +12,6 @@ from varde.encoding import decode_base64url
 from varde.evidence import Fault, Verdict, verify_export
 from varde_gateway.flow.faults import Invalid, NotFound
 from varde_gateway.flow.log_export import export_lines
-from varde_gateway.flow.settings_log import note_settings
 from varde_gateway.flow.trail import (
     HistoryLost,
     check_stored_log,
@@ -160,23 +159,3 @@ async def test_entries_are_found_by_kind_actor_subject_and_time(tmp_path: Path) 
         )
         assert len(page) == 4
         assert following == page[-1]["index"]
-
-
-async def test_settings_are_recorded_at_the_first_start_and_when_one_is_other_than_before(
-    tmp_path: Path,
-) -> None:
-    async with running_node(url(tmp_path), PARTY, federation(), Clock()) as node:
-        first = {"erase_by_two": "true", "name": "Estonia", "old": "x"}
-        then = {"erase_by_two": "false", "name": "Estonia", "note": "é" * 300}
-        for values in (first, first, then, then):
-            await note_settings(node.desk, values)
-        entries, _ = await node.desk.ledger.read(
-            lambda c: list_entries(c, limit=50, after_index=None, kind="settings_changed")
-        )
-        said = [(each["subjects"][0]["value"], each["detail"]) for each in entries]
-        assert said[0][1] == "begins with 3 settings"
-        assert said[1:] == [
-            ("erase_by_two", "true → false"),
-            ("note", f"not set → {'é' * 120}…"),
-            ("old", "x → not set"),
-        ]

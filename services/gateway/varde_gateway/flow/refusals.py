@@ -12,7 +12,7 @@ from varde.auditlog import AuditKind
 from varde.errors import Reason
 from varde.identifiers import Nation
 from varde.opening import Rejection
-from varde_gateway.store.transaction import Transaction
+from varde_gateway.store.transaction import MAX_TEXT, Transaction
 
 ONE_BY_ONE: Final = 30
 WINDOW_MS: Final = 60_000
@@ -76,12 +76,11 @@ def record_refusal(tx: Transaction, link: Nation, rejection: Rejection) -> None:
     """Audit and announce what was not accepted; the sender learns nothing but the missing receipt."""
     header = rejection.header
     subjects = [("document", header.id)] if header is not None else []
-    tx.audit(
-        AuditKind.REFUSED, link, subjects, f"{rejection.reason.value}: {rejection.detail}"[:300]
-    )
+    reason = rejection.reason.value
+    said = f"{reason}: {rejection.detail}"[:MAX_TEXT]
+    tx.audit(AuditKind.REFUSED, link, subjects, said)
     tx.event(
-        "refused",
-        {"from": link, "reason": rejection.reason.value, "detail": rejection.detail[:300]},
+        "refused", {"from": link, "reason": reason, "detail": said.removeprefix(f"{reason}: ")}
     )
 
 

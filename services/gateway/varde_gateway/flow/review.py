@@ -39,7 +39,8 @@ from varde_gateway.store.tree import log_size
 MAX_SAVED: Final = 100
 CSV_COLUMNS: Final = ("index", "at", "kind", "actor", "subjects", "detail", "hash", "withheld")
 _PAGE: Final = 2000
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What OWASP's "CSV Injection" names, the wide forms of East Asian spreadsheets among them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,8 @@
-"""With which settings the node runs: the digest of all at its first start, and each that is other than at the start before."""
+"""With which settings the node runs: the digest of all at its first start, and each that is other than at the start before.
+
+Nothing of a value is lost: where the old and the new one are more than the detail of an entry holds, they have entries of
+their own, in pieces.
+"""
 
 import json
 from collections.abc import Mapping
@@ -10,14 +14,14 @@ from varde.auditlog import AuditKind
 from varde.encoding import sha256_base64url
 from varde_gateway.flow.desk import Desk
 from varde_gateway.store.tables import node_facts_table
-from varde_gateway.store.transaction import Transaction
+from varde_gateway.store.transaction import MAX_TEXT, Transaction
 
 _FACT: Final = "settings"
-_LONGEST_VALUE: Final = 120
+_PIECE: Final = 120
 
 
 async def note_settings(desk: Desk, values: Mapping[str, str]) -> None:
-    """Record how ``values``, by name and without secrets, differ from the last that were recorded; one entry each."""
+    """Record how ``values``, by name and without secrets, differ from the last that were recorded."""
     text = json.dumps(dict(values), ensure_ascii=False, sort_keys=True)
     if await desk.ledger.read(_recorded) == text:
         return
@@ -33,9 +37,8 @@ async def note_settings(desk: Desk, values: Mapping[str, str]) -> None:
             old, new = former.get(name), values.get(name)
             if old != new:
                 subjects = [("setting", name), digest]
-                tx.audit(
-                    AuditKind.SETTINGS_CHANGED, "node", subjects, f"{_short(old)} → {_short(new)}"
-                )
+                for said in _in_words(old, new):
+                    tx.audit(AuditKind.SETTINGS_CHANGED, "node", subjects, said)
         tx.connection.execute(delete(node_facts_table).where(node_facts_table.c.name == _FACT))
         tx.add(node_facts_table, {"name": _FACT, "value": text})
 
@@ -48,7 +51,14 @@ def _recorded(connection: Connection) -> str | None:
     ).scalar_one_or_none()
 
 
-def _short(value: str | None) -> str:
-    if value is None:
-        return "not set"
-    return value if len(value) <= _LONGEST_VALUE else f"{value[:_LONGEST_VALUE]}…"
+def _in_words(old: str | None, new: str | None) -> list[str]:
+    former, now = ("not set" if each is None else each for each in (old, new))
+    together = f"{former} → {now}"
+    if len(together) <= MAX_TEXT:
+        return [together]
+    return [*_pieces("old", former), *_pieces("new", now)]
+
+
+def _pieces(which: str, value: str) -> list[str]:
+    parts = [value[begin : begin + _PIECE] for begin in range(0, len(value) or 1, _PIECE)]
+    return [f"{which}, {number} of {len(parts)}: {part}" for number, part in enumerate(parts, 1)]
