@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 from sqlalchemy import func, select
 from sqlmodel import SQLModel
 
@@ -106,6 +107,15 @@ class Office:
             lambda c: list_entries(c, limit=1000, after_index=None, kind=kind)
         )
         return list(found[0])
+
+    def routes(self) -> set[tuple[str, str]]:
+        """The method and path template of every route that the API answers on, but the OpenAPI document."""
+        return {
+            (method, str(each.path_format))
+            for each in iter_route_contexts(self.api.routes)
+            for method in each.methods or ()
+            if each.path_format != self.api.openapi_url
+        }
 
     async def rows(self) -> dict[str, int]:
         """How many rows each table has: what a refused request must not change."""

@@ -1,8 +1,8 @@
 """Archive: a copy of the log up to a signed checkpoint, and of the documents recorded until then, to be taken away.
 
-One stream: first the log as ``varde audit export`` writes it, then one line per document. This node hashes both parts as
-they leave and, when the last byte is out, records the digests in the log: what is in cold storage can be held against
-them. What was archived may be erased here afterwards; the leaves stay. Erased documents are not in it any more.
+One stream: first the log as ``varde audit export`` writes it, then one line per document. That it begins is logged before
+its first byte, for who breaks off may have nearly all of it. This node hashes both parts as they leave and, when the last
+byte is out, records the digests in the log: what is in cold storage can be held against them. What was archived may be erased here afterwards; the leaves stay. Erased documents are not in it any more.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from varde.encoding import JsonObject, encode_base64url
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import NotFound
 from varde_gateway.flow.log_export import log_lines
-from varde_gateway.flow.review import Viewer
+from varde_gateway.flow.review import Viewer, record_look
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.tables import (
     archives_table,
@@ -41,15 +41,20 @@ class Archive:
     through: int
 
 
-async def prepare_archive(desk: Desk, until_ms: int) -> Archive:
-    """Everything up to the newest checkpoint that was signed before ``until_ms``; ``NotFound`` where there is none."""
+async def begin_archive(desk: Desk, viewer: Viewer, until_ms: int) -> Archive:
+    """Everything up to the newest checkpoint that was signed before ``until_ms``; ``NotFound`` where there is none.
+
+    That it is taken is logged when this returns.
+    """
     found = await desk.ledger.read(lambda connection: _newest_before(connection, until_ms))
     if found is None:
         raise NotFound(
             f"No checkpoint was signed before {rfc3339(until_ms)}: there is nothing to archive yet."
         )
     note, through = found
-    return Archive(note, open_checkpoint(note, desk.log_signer.key).size, through)
+    archive = Archive(note, open_checkpoint(note, desk.log_signer.key).size, through)
+    await record_look(desk, viewer, f"archive begun, {_in_words(archive)}", [])
+    return archive
 
 
 async def archive_lines(desk: Desk, viewer: Viewer, archive: Archive) -> AsyncIterator[str]:
@@ -127,5 +132,9 @@ def _record(tx: Transaction, viewer: Viewer, archive: Archive, digests: tuple[st
         AuditKind.ARCHIVED,
         viewer.username,
         [("log", log), ("documents", documents)],
-        f"{archive.size} entries, and the documents until {rfc3339(archive.through)}",
+        _in_words(archive),
     )
+
+
+def _in_words(archive: Archive) -> str:
+    return f"{archive.size} entries, and the documents until {rfc3339(archive.through)}"

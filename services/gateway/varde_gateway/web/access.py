@@ -9,6 +9,7 @@ from fastapi import Request
 
 from varde.bulletin import Tlp
 from varde_gateway.flow.faults import Forbidden
+from varde_gateway.flow.looks import Look
 from varde_gateway.flow.users import Role
 from varde_gateway.web.auth import Identity
 from varde_gateway.web.parts import parts_of
@@ -93,6 +94,24 @@ WHOLE_LOG: Final = frozenset(
 """What gives out entries byte by byte, so that nothing can be withheld: only for those who are cleared for everything."""
 
 
+SELF_RECORDED: Final = frozenset(
+    {
+        ("GET", "/v1/alerts"),
+        ("GET", "/v1/alerts/{alert_id}"),
+        ("GET", "/v1/alerts/{alert_id}/trail"),
+        ("GET", "/v1/alerts/{alert_id}/evidence"),
+        ("GET", "/v1/audit/entries"),
+        ("GET", "/v1/audit/export"),
+        ("GET", "/v1/audit/archive"),
+        ("GET", "/v1/audit/statistics"),
+    }
+)
+"""What writes an entry of its own about who looked, with more in it; every other look of an auditor is recorded by ``looks``."""
+
+LOOK: Final = "look"
+"""Where a request's state has the ``Look`` that is to be recorded, if any."""
+
+
 async def admit(request: Request) -> Identity | None:
     """Who asks, None on a public route; ``Unauthenticated`` or ``Forbidden`` where they may not."""
     entry = request.method, request.scope["route"].path_format
@@ -109,6 +128,15 @@ async def admit(request: Request) -> Identity | None:
             f"Entries cannot be given out whole to somebody cleared up to TLP:{identity.clearance.value}; "
             "this needs TLP:RED. GET /v1/audit/entries withholds what you may not see."
         )
+    if request.method == "GET" and Role.AUDITOR in identity.roles and entry not in SELF_RECORDED:
+        parts = [(name.removesuffix("_id"), value) for name, value in request.path_params.items()]
+        look = Look(
+            identity.username,
+            request.url.path,
+            tuple(parts),
+            tuple(request.query_params.multi_items()),
+        )
+        setattr(request.state, LOOK, look)
     return identity
 
 

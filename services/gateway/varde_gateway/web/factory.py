@@ -12,6 +12,7 @@ from fastapi import Depends, FastAPI
 
 from varde.blob import MAX_ATTACHMENT_BYTES
 from varde_gateway.flow.desk import Desk
+from varde_gateway.flow.looks import Looks
 from varde_gateway.flow.notify import EventFeed
 from varde_gateway.flow.ports import Broker
 from varde_gateway.flow.rates import Rates
@@ -39,6 +40,7 @@ from varde_gateway.web.access import admit
 from varde_gateway.web.auth import Tokens
 from varde_gateway.web.errors import register_problems
 from varde_gateway.web.gate import Gate
+from varde_gateway.web.looks import LooksRecorder
 from varde_gateway.web.openapi import describe
 from varde_gateway.web.parts import Parts
 
@@ -111,6 +113,7 @@ def create_api(  # noqa: PLR0917 -- called once, by app.py
         closing=asyncio.Event(),
     )
     register_problems(api)
+    api.add_middleware(LooksRecorder, looks=Looks(desk))
     api.add_middleware(
         Gate,
         max_body_bytes=MAX_BODY_BYTES,

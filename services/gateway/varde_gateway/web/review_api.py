@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 from varde.auditlog import AuditKind
 from varde.encoding import parse_decimal
 from varde.errors import Malformed
-from varde_gateway.flow.archive import archive_lines, prepare_archive
+from varde_gateway.flow.archive import archive_lines, begin_archive
 from varde_gateway.flow.faults import InvalidAt
 from varde_gateway.flow.retention import erase_alert
 from varde_gateway.flow.review import (
@@ -247,10 +247,9 @@ async def archive(
     """Everything up to a checkpoint, with the signed documents, for cold storage."""
     until_ms = parse_moment("until", until)
     assert until_ms is not None
-    prepared = await prepare_archive(parts.desk, until_ms)
-    return StreamingResponse(
-        archive_lines(parts.desk, _viewer(asking), prepared), media_type=JSONL_MEDIA_TYPE
-    )
+    viewer = _viewer(asking)
+    begun = await begin_archive(parts.desk, viewer, until_ms)
+    return StreamingResponse(archive_lines(parts.desk, viewer, begun), media_type=JSONL_MEDIA_TYPE)
 
 
 @router.post(
