@@ -32,11 +32,9 @@ _MEMBERS: Final = frozenset({"index", "kind", "at", "actor", "subjects", "detail
 class AuditKind(StrEnum):
     """What is recorded."""
 
-    GENESIS = "genesis"
     SENT = "sent"
     RECEIVED = "received"
     RECEIPTED = "receipted"
-    DELIVERED = "delivered"
     DISPLAYED = "displayed"
     ACKNOWLEDGED = "acknowledged"
     FAILED = "failed"
@@ -54,8 +52,6 @@ class AuditKind(StrEnum):
     USER_CHANGED = "user_changed"
     SENSOR_CHANGED = "sensor_changed"
     SETTINGS_CHANGED = "settings_changed"
-    CHECKPOINT_SIGNED = "checkpoint_signed"
-    COSIGNED = "cosigned"
     SUSPENDED = "suspended"
     RESTORED = "restored"
     ROSTER_PROPOSED = "roster_proposed"
@@ -68,6 +64,7 @@ class AuditKind(StrEnum):
     CHAIN_BROKEN = "chain_broken"
     LOG_FORKED = "log_forked"
     LOG_HALTED = "log_halted"
+    LOG_INDEX_CHANGED = "log_index_changed"
     REVIEWED = "reviewed"
     ERASED = "erased"
     ARCHIVED = "archived"

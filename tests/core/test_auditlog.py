@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -100,3 +102,9 @@ def test_attack_46_an_entry_larger_than_a_tile_can_hold_is_refused() -> None:
     padded = format_leaf(LEAF)[:-1] + b" " * MAX_LEAF_BYTES + b"}"
     with pytest.raises(Malformed):
         parse_leaf(padded)
+
+
+def test_the_protocol_lists_the_kinds_of_entries_that_there_are() -> None:
+    text = (Path(__file__).parents[2] / "shared" / "README.md").read_text("utf-8")
+    line = next(each for each in text.splitlines() if each.startswith("The kinds: "))
+    assert re.findall("`([a-z_]+)`", line) == [*AuditKind]

@@ -22,7 +22,8 @@ from varde.roster import (
     parse_roster_payload,
     parse_voted_roster,
 )
-from varde_gateway.cli.doctor import Level, check_seat
+from varde_gateway.cli.doctor import check_seat
+from varde_gateway.cli.finding import Level
 from varde_gateway.founding.demo import prepare_demo
 from varde_gateway.founding.federation import (
     add_vote,

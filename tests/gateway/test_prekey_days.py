@@ -29,7 +29,8 @@ from varde.encoding import decode_base64url
 from varde.identifiers import Lane, Nation
 from varde.prekeys import STALE_SECONDS
 from varde.roster import parse_voted_roster
-from varde_gateway.cli.doctor import Finding, Level, check_peer_prekeys
+from varde_gateway.cli.database_checks import check_peer_prekeys
+from varde_gateway.cli.finding import Finding, Level
 from varde_gateway.flow.acknowledge import acknowledge
 from varde_gateway.flow.desk import Policy
 from varde_gateway.flow.federation import describe_federation, peers_without_prekeys

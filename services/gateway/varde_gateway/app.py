@@ -29,6 +29,7 @@ from varde_gateway.flow.bootstrap import take_bootstrap
 from varde_gateway.flow.desk import Desk, HeldKeys, Policy
 from varde_gateway.flow.heartbeats import run_hearing, run_heartbeats
 from varde_gateway.flow.inbox import UrgentFirst, run_inbox
+from varde_gateway.flow.index_check import run_index_check
 from varde_gateway.flow.log_talk import OutsideTalk
 from varde_gateway.flow.notify import EventFeed
 from varde_gateway.flow.offer import run_forgetting_files, run_offering
@@ -176,6 +177,7 @@ async def serve(settings: GatewaySettings) -> None:
                 workers.create_task(run_retention(desk)),
                 workers.create_task(run_access_ends(desk)),
                 workers.create_task(run_checkpoints(desk)),
+                workers.create_task(run_index_check(desk)),
                 workers.create_task(run_outside_witnesses(desk, witnesses)),
             ]
             await _serve_until_stopped(server, api)

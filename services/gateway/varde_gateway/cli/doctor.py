@@ -7,9 +7,8 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -18,27 +17,21 @@ import typer
 from cryptography import x509
 from rich.console import Console
 from rich.text import Text
-from sqlalchemy import func, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from varde.checkpoint import LogSigner
 from varde.encoding import parse_json, require_list
 from varde.errors import VardeError
 from varde.identifiers import Nation, parse_federation_id, parse_nation
-from varde.note import parse_vkey
-from varde.prekeys import STALE_SECONDS, choose_prekey
 from varde.roster import Roster, extend_chain
 from varde_gateway.cli.command import JsonOption, make_app, print_json
+from varde_gateway.cli.database_checks import check_database
 from varde_gateway.cli.exits import Exit
-from varde_gateway.flow.prekeys import peer_prekeys
+from varde_gateway.cli.finding import Finding, Level
 from varde_gateway.flow.storing import STORES_NOTHING
-from varde_gateway.flow.suspensions import own_suspensions
 from varde_gateway.keyring import Keyring, open_keystore
 from varde_gateway.keystore_file import KeystoreError
 from varde_gateway.private_files import ExposedFileError, read_private
 from varde_gateway.settings import GatewaySettings, SettingsError, load_settings
-from varde_gateway.store.database import open_database
-from varde_gateway.store.tables import cosignatures_table, own_prekeys_table
 from varde_gateway.supervision.node import (
     MissingBrokerError,
     NodePlace,
@@ -51,7 +44,6 @@ ROSTER_RENEWAL_SECONDS: Final = 30 * 24 * 3600
 """How old the roster may be before its renewal is due; it lives 90 days."""
 
 CERTIFICATE_WARNING_SECONDS: Final = 30 * 24 * 3600
-WITNESS_WARNING_SECONDS: Final = 3600
 DISK_WARNING_BYTES: Final = 2 * 1024**3
 DISK_FAILURE_BYTES: Final = 256 * 1024**2
 _MAX_ROSTERS_BYTES: Final = 256 * 1024 * 1024
@@ -68,24 +60,6 @@ _PRIVATE: Final = (
     "bootstrap.json",
 )
 _STYLE: Final = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-
-
-class Level(StrEnum):
-    """How bad."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line; ``advice`` is empty where all is well."""
-
-    check: str
-    level: Level
-    text: str
-    advice: str = ""
 
 
 app = make_app()
@@ -151,10 +125,7 @@ def examine(home: Path, now: int) -> Iterator[Finding]:
         return
     yield from check_parts(place)
     yield from check_storing(place)
-    yield check_prekeys(settings, now)
-    if roster is not None:
-        yield from check_peer_prekeys(settings.database_url, roster, nation, now)
-    yield from check_outside_witnesses(settings, now)
+    yield from check_database(settings, roster, nation, now)
 
 
 def check_modes(home: Path) -> Finding:
@@ -354,105 +325,6 @@ def check_storing(place: NodePlace) -> Iterator[Finding]:
         f"Make room on the file system of {place.home / 'broker' / 'store'}; the broker is restarted by itself then. "
         f"Where it is not within a minute, restart it; {place.home / 'logs' / 'broker.log'} says why it stores nothing.",
     )
-
-
-def check_prekeys(settings: GatewaySettings, now: int) -> Finding:
-    """Peers can seal for us only while a prekey of ours lives."""
-    column = own_prekeys_table.c.expires_at
-    if (
-        not settings.database_url.startswith("sqlite")
-        or Path(settings.database_url.removeprefix("sqlite:///")).exists()
-    ):
-        database = open_database(settings.database_url, readers=1)
-        try:
-            with database.reader.connect() as connection:
-                live = [*connection.scalars(select(column).where(column > now))]
-        except SQLAlchemyError as error:
-            return Finding(
-                "prekeys",
-                Level.FAIL,
-                f"the database does not answer: {type(error).__name__}",
-                "Check 'database_url' in node.toml.",
-            )
-        finally:
-            database.close()
-        if live:
-            return Finding(
-                "prekeys",
-                Level.OK,
-                f"{len(live)} live, the last for {(max(live) - now) // 3600} hours",
-            )
-    return Finding(
-        "prekeys",
-        Level.WARN,
-        "none is live: peers wait to seal for this node",
-        "The gateway makes and announces them when it starts.",
-    )
-
-
-def check_peer_prekeys(
-    database_url: str, roster: Roster, own: Nation, now: int
-) -> Iterator[Finding]:
-    """Each peer for which only an alert, or nothing, can be sealed now; it alone can announce new prekeys."""
-    database = open_database(database_url, readers=1)
-    try:
-        with database.reader.connect() as connection:
-            known = peer_prekeys(connection)
-            suspended = {each.nation for each in own_suspensions(connection)}
-    except SQLAlchemyError:
-        # What is wrong with the database is said of our own prekeys.
-        return
-    finally:
-        database.close()
-    live: list[Nation] = []
-    for peer in sorted({*roster.members} - {own} - suspended):
-        chosen = choose_prekey(known.get(peer, ()), now, stale_allowed=True)
-        if chosen is not None and not chosen.stale:
-            live.append(peer)
-            continue
-        begun = [each.expires_at for each in known.get(peer, ()) if each.expires_at <= now]
-        what = f"expired {(now - max(begun)) // 3600} hours ago" if begun else "has announced none"
-        waits = "whatever is for it waits, alerts too"
-        if chosen is not None:
-            hours = (max(begun) + STALE_SECONDS - now) // 3600
-            waits = f"alerts are sealed for it for {hours} hours more, everything else waits"
-        advice = (
-            f"{peer} announces its prekeys when its node is back, and what waits goes then. How it is heard: varde roster "
-            f"show. Where it is silent, call {peer}; where it is live, its gateway's log says what is wrong."
-        )
-        yield Finding("peer prekeys", Level.WARN, f"{peer}: {what}; {waits}", advice)
-    if live:
-        yield Finding("peer prekeys", Level.OK, f"live: {', '.join(live)}")
-
-
-def check_outside_witnesses(settings: GatewaySettings, now: int) -> Iterator[Finding]:
-    """Each witness that is not a member has cosigned lately."""
-    if not settings.outside_witnesses:
-        return
-    names = [parse_vkey(each.key).name for each in settings.outside_witnesses]
-    query = (
-        select(cosignatures_table.c.witness, func.max(cosignatures_table.c.at))
-        .where(cosignatures_table.c.witness.in_(names))
-        .group_by(cosignatures_table.c.witness)
-    )
-    database = open_database(settings.database_url, readers=1)
-    try:
-        with database.reader.connect() as connection:
-            newest = {name: at // 1000 for name, at in connection.execute(query)}
-    except SQLAlchemyError:
-        newest = {}
-    finally:
-        database.close()
-    for name in names:
-        age = now - newest.get(name, 0)
-        if age < WITNESS_WARNING_SECONDS:
-            yield Finding("witness", Level.OK, f"{name} cosigned {max(age, 0) // 60} minutes ago")
-            continue
-        what = (
-            f"last cosigned {age // 3600} hours ago" if name in newest else "has cosigned nothing"
-        )
-        advice = "Why: varde audit witnesses, or the gateway's log."
-        yield Finding("witness", Level.WARN, f"{name} {what}", advice)
 
 
 def _taken(port: int) -> bool:

@@ -21,6 +21,7 @@ _COLOURS: Final = {
     "rerouted": "33",
     "log_forked": "31",
     "log_halted": "31",
+    "log_index_changed": "31",
     "roster_fork": "31",
     "chain_broken": "31",
 }

@@ -1,6 +1,10 @@
-"""``varde audit export --home``: the log as it stands in the database of a node that does not run, or must not any more."""
+"""``varde audit export --home``: the log as it stands in the database of a node that does not run, or must not any more.
+
+The export holds the entries alone. Whether searches at the node found them as they are is said beside it.
+"""
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +14,10 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from varde.identifiers import parse_federation_id, parse_nation
+from varde_gateway.cli.database_checks import check_index
 from varde_gateway.cli.doctor import check_roster
 from varde_gateway.cli.exits import Exit, fail
+from varde_gateway.cli.finding import Level
 from varde_gateway.flow.log_export import LogOwner, stored_lines
 from varde_gateway.settings import GatewaySettings, SettingsError, load_settings
 from varde_gateway.store.database import open_database
@@ -45,6 +51,9 @@ def export_stored(home: Path, out: Path) -> str:
     draft = out.with_name(f".{out.name}.part")
     try:
         asyncio.run(_write(owner, _Stored(database.reader), draft))
+        for finding in check_index(database):
+            if finding.level is not Level.OK:
+                print(f"{finding.check}: {finding.text}", file=sys.stderr)
     except SQLAlchemyError as error:
         fail(Exit.FAILED, f"the database cannot be read: {error.__cause__ or error}")
     except OSError as error:

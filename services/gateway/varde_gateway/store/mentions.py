@@ -1,13 +1,14 @@
-"""Which nations an audit entry speaks of, so that a search by nation finds it: in its actor, subjects and detail.
+"""Under what a search finds an audit entry: its subjects, and the nations it speaks of in its actor, subjects and detail.
 
-Only the details that this node itself words are read; a reason that a person wrote is never taken apart.
+Only the details that this node itself words are read; a reason that a person wrote is never taken apart. What is found in
+an entry must stay what it was: ``log_index`` makes it again for every entry of the log, and a difference is an alarm.
 """
 
 import re
 from collections.abc import Sequence
 from typing import Final
 
-from varde.auditlog import AuditKind
+from varde.auditlog import AuditKind, AuditLeaf
 
 _NATION: Final = re.compile(r"[A-Z]{2}|[A-Z][A-Z0-9]{2,7}", re.ASCII)
 _WORD: Final = re.compile(r"(?<![A-Za-z0-9_-])(?:[A-Z]{2}|[A-Z][A-Z0-9]{2,7})(?![A-Za-z0-9_-])")
@@ -27,6 +28,12 @@ _NAMING: Final = frozenset(
     }
 )
 LABEL: Final = "nation"
+
+
+def subjects_of(leaf: AuditLeaf) -> tuple[tuple[str, str], ...]:
+    """The rows of ``audit_subject``, as label and value, each once."""
+    mentions = nations_of(leaf.kind, leaf.actor, leaf.subjects, leaf.detail)
+    return tuple(dict.fromkeys((*leaf.subjects, *((LABEL, each) for each in mentions))))
 
 
 def nations_of(

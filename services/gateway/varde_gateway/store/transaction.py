@@ -15,7 +15,7 @@ from varde.auditlog import AuditKind, AuditLeaf, format_leaf
 from varde.encoding import Json
 from varde.heartbeat import CHAIN_START, Arrivals, advance_chain
 from varde.merkle import Frontier, leaf_hash
-from varde_gateway.store.mentions import LABEL, nations_of
+from varde_gateway.store.mentions import subjects_of
 from varde_gateway.store.numbering import load_arrivals, save_arrivals
 from varde_gateway.store.tables import (
     audit_leaves_table,
@@ -152,17 +152,16 @@ class Transaction:
         self, entry: _Entry, frontier: Frontier, random: Callable[[int], bytes]
     ) -> Frontier:
         index = frontier.size
-        leaf = format_leaf(
-            AuditLeaf(
-                index=index,
-                kind=entry.kind,
-                at=self.now,
-                actor=entry.actor,
-                subjects=entry.subjects,
-                detail=entry.detail,
-                salt=random(SALT_BYTES),
-            )
+        entered = AuditLeaf(
+            index=index,
+            kind=entry.kind,
+            at=self.now,
+            actor=entry.actor,
+            subjects=entry.subjects,
+            detail=entry.detail,
+            salt=random(SALT_BYTES),
         )
+        leaf = format_leaf(entered)
         digest = leaf_hash(leaf)
         frontier, nodes = frontier.append(digest)
         self.add(
@@ -176,8 +175,7 @@ class Transaction:
                 "hash": digest,
             },
         )
-        mentions = nations_of(entry.kind, entry.actor, entry.subjects, entry.detail)
-        for label, value in dict.fromkeys((*entry.subjects, *((LABEL, each) for each in mentions))):
+        for label, value in subjects_of(entered):
             self.add(audit_subjects_table, {"index": index, "label": label, "value": value})
         for level, place, node in nodes:
             if level > 0:
