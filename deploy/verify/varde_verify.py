@@ -393,11 +393,18 @@ class Rosters:
         old, new = ({n: seat["value"] for n, seat in r["seats"].items()} for r in (last, roster))
         changed = sorted(each for each in old | new if old.get(each) != new.get(each))
         need(len(changed) <= 1, f"more than one member changed: {', '.join(changed)}")
-        check_threshold(nations_voting(encoded, votes, last), last)
+        before = nations_voting(encoded, votes, last)
+        check_threshold(before, last)
         voting = nations_voting(encoded, votes, roster)
         check_threshold(voting, roster)
-        own = set(changed) & roster["voters"].keys() <= voting
-        need(own, f"{', '.join(changed)} did not vote with its own keys")
+        for nation in set(changed) & new.keys():
+            if nation in roster["voters"]:
+                own = nation in voting
+            else:
+                # Without its own vote a member can lose its vote, and nothing else of its seat can change.
+                voteless = old.get(nation, {}) | {"standing": "observer", "voting": None}
+                own = nation not in last["voters"] or nation in before or new[nation] == voteless
+            need(own, f"{nation} did not vote with its own keys")
         return roster
 
     def log_keys(self, nation):

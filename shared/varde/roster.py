@@ -6,7 +6,7 @@ read from the document. Nothing here stores anything: the caller walks the versi
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from varde.document import MAX_SKEW_SECONDS, RosterReference, check_profile
@@ -26,7 +26,7 @@ from varde.encoding import (
 from varde.errors import Malformed, Reason, Untrusted, VardeError
 from varde.identifiers import FederationId, Nation, parse_federation_id, parse_nation
 from varde.keys import SigningKeys, VerifyKeys
-from varde.member import Member, format_member, parse_member
+from varde.member import Member, Standing, format_member, parse_member
 from varde.signing import (
     Kind,
     SignaturePair,
@@ -265,38 +265,25 @@ def accept_next(current: Roster, voted: VotedRoster, now: int) -> Roster:
 
     (1) same federation, the next version, linked to the current payload, not older than it and not from the future;
     (2) at most one member added, removed or changed; (3) the threshold of the current members' votes with their
-    current keys; (4) the threshold of the new members' votes with their new keys; (5) the member that is added or
-    changed voted itself, with its new keys: a seat's keys and addresses are its own to change, the others may only
-    remove it. That a version has expired matters only to who uses it last.
+    current keys; (4) the threshold of the new members' votes with their new keys; (5) the member that is added or changed
+    voted itself, with its new keys, or its former ones where it has no vote any more: a seat is its own to change, the
+    others may only remove it, or take its vote. That a version has expired matters only to who uses it last.
     """
     roster = parse_roster_payload(voted.payload)
-    if roster.federation != current.federation:  # (1)
-        raise Untrusted(Reason.WRONG_FEDERATION, "the roster is of another federation")
-    if roster.version == current.version and roster.hash != current.hash:
-        raise Untrusted(Reason.FORKED_ROSTER, f"there are two rosters {current.version}")
-    if roster.version != current.version + 1:
-        raise Untrusted(
-            Reason.BAD_ROSTER, f"version {roster.version} does not follow {current.version}"
-        )
-    if roster.previous != current.hash:
-        raise Untrusted(Reason.FORKED_ROSTER, "the roster does not link to the current one")
-    if not current.issued_at <= roster.issued_at <= now + MAX_SKEW_SECONDS:
-        raise Untrusted(
-            Reason.BAD_ROSTER, "the roster is older than its predecessor, or from the future"
-        )
-    changed = changed_members(current, roster)
-    if len(changed) > 1:  # (2)
-        raise Untrusted(
-            Reason.BAD_ROSTER, f"more than one member changed: {', '.join(sorted(changed))}"
-        )
-    _require_threshold(nations_voting(voted, current), current)  # (3)
-    voting = nations_voting(voted, roster)
-    _require_threshold(voting, roster)  # (4)
-    if not changed & roster.voters().keys() <= voting:  # (5)
-        raise Untrusted(
-            Reason.TOO_FEW_VOTES, f"{', '.join(sorted(changed))} did not vote with its own keys"
-        )
+    _check_succession(current, roster, now)
+    _check_votes(current, roster, nations_voting(voted, current), nations_voting(voted, roster))
     return roster
+
+
+def could_follow(current: Roster, roster: Roster, claimed: set[Nation], now: int) -> bool:
+    """Whether ``roster`` would be accepted if everybody of ``claimed`` had voted: else no vote is worth verifying."""
+    old, new = (claimed & each.voters().keys() for each in (current, roster))
+    try:
+        _check_succession(current, roster, now)
+        _check_votes(current, roster, old, new)
+    except Untrusted:
+        return False
+    return True
 
 
 def extend_chain(
@@ -351,6 +338,44 @@ def nations_voting(voted: VotedRoster, roster: Roster) -> set[Nation]:
             continue
         voting.add(vote.nation)
     return voting
+
+
+def _check_succession(current: Roster, roster: Roster, now: int) -> None:
+    if roster.federation != current.federation:  # (1)
+        raise Untrusted(Reason.WRONG_FEDERATION, "the roster is of another federation")
+    if roster.version == current.version and roster.hash != current.hash:
+        raise Untrusted(Reason.FORKED_ROSTER, f"there are two rosters {current.version}")
+    if roster.version != current.version + 1:
+        detail = f"version {roster.version} does not follow {current.version}"
+        raise Untrusted(Reason.BAD_ROSTER, detail)
+    if roster.previous != current.hash:
+        raise Untrusted(Reason.FORKED_ROSTER, "the roster does not link to the current one")
+    if not current.issued_at <= roster.issued_at <= now + MAX_SKEW_SECONDS:
+        raise Untrusted(
+            Reason.BAD_ROSTER, "the roster is older than its predecessor, or from the future"
+        )
+    changed = changed_members(current, roster)
+    if len(changed) > 1:  # (2)
+        raise Untrusted(
+            Reason.BAD_ROSTER, f"more than one member changed: {', '.join(sorted(changed))}"
+        )
+
+
+def _check_votes(current: Roster, roster: Roster, old: set[Nation], new: set[Nation]) -> None:
+    """``old`` are those who voted with their keys in ``current``, ``new`` with those in ``roster``."""
+    _require_threshold(old, current)  # (3)
+    _require_threshold(new, roster)  # (4)
+    for nation in changed_members(current, roster) & roster.members.keys():  # (5)
+        was, will_be = current.members.get(nation), roster.members[nation]
+        if will_be.voting_keys is not None:
+            own = nation in new
+        elif was is None or was.voting_keys is None:
+            own = True
+        else:
+            voteless = replace(was, standing=Standing.OBSERVER, voting_keys=None)
+            own = nation in old or will_be == voteless
+        if not own:
+            raise Untrusted(Reason.TOO_FEW_VOTES, f"{nation} did not vote with its own keys")
 
 
 def _require_threshold(voting: set[Nation], roster: Roster) -> None:

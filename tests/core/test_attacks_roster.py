@@ -47,6 +47,7 @@ from varde.roster import (
     Trust,
     accept_genesis,
     accept_next,
+    could_follow,
     format_roster_payload,
     format_voted_roster,
     nations_voting,
@@ -183,6 +184,52 @@ def test_a_member_that_lost_its_voting_keys_votes_with_the_new_ones(four: Federa
 def test_a_member_can_become_an_observer_without_its_vote(four: Federation) -> None:
     payload = successor(four.roster, [*without(four, PL), observer(PL)])
     assert verdict(four.roster, voted(payload, parties(EE, FI, LV))) == "accepted"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"signing_keys": party(PL, 2).signing.public},
+        {"broker": "tls://elsewhere.example:4222"},
+        {"relay": party(PL, 2).member.relay},
+        {"ca": b"another"},
+        {"log": party(PL, 2).member.log},
+        {"name": "Another"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_attack_25_whose_vote_is_taken_away_keeps_its_keys_and_addresses(
+    four: Federation, change: dict[str, object]
+) -> None:
+    hijacked = replace(observer(PL), **change)
+    payload = successor(four.roster, [*without(four, PL), hijacked])
+    assert verdict(four.roster, voted(payload, parties(EE, FI, LV))) is Reason.TOO_FEW_VOTES
+    another = [*parties(EE, FI, LV), party(PL, 2)]
+    assert verdict(four.roster, voted(payload, another)) is Reason.TOO_FEW_VOTES
+    assert verdict(four.roster, voted(payload, parties(EE, FI, LV, PL))) == "accepted"
+
+
+def test_the_seat_of_an_observer_is_changed_by_the_members(four: Federation) -> None:
+    seats = [*without(four, PL), observer(PL)]
+    raw = voted(successor(four.roster, seats), parties(EE, FI, LV))
+    second = accept_next(four.roster, parse_voted_roster(raw), LATER)
+    moved = replace(observer(PL), broker="tls://elsewhere.example:4222")
+    payload = successor(second, [*without(four, PL), moved])
+    assert verdict(second, voted(payload, parties(EE, FI, LV))) == "accepted"
+    assert verdict(second, voted(payload, parties(EE, PL))) is Reason.TOO_FEW_VOTES
+
+
+def test_what_could_follow_depends_on_who_is_said_to_have_voted(four: Federation) -> None:
+    """No signature is looked at, so that what lacks votes costs none."""
+    renewed = parse_roster_payload(successor(four.roster, four.members()))
+    joined = parse_roster_payload(successor(four.roster, [*four.members(), party(NO).member]))
+    three = {EE, FI, LV}
+    assert could_follow(four.roster, renewed, three, LATER)
+    assert not could_follow(four.roster, renewed, {EE, FI, NO, LT}, LATER)
+    assert not could_follow(four.roster, renewed, three, NOW - 30 * DAY)
+    assert not could_follow(four.roster, joined, {*three, PL}, LATER)
+    assert could_follow(four.roster, joined, {*three, NO}, LATER)
+    assert not could_follow(renewed, renewed, three, LATER)
 
 
 def test_attack_26_a_skipped_version_is_refused(four: Federation) -> None:
