@@ -24,7 +24,9 @@ from varde.identifiers import FederationId, parse_federation_id
 from varde.note import format_vkey
 from varde.roster import parse_roster_payload, parse_voted_roster
 from varde.testimony import printable
+from varde_gateway.cli.archive import archive
 from varde_gateway.cli.command import JsonOption, make_app, print_json
+from varde_gateway.cli.download import save
 from varde_gateway.cli.exits import Exit, fail
 from varde_gateway.cli.filters import (
     AboutOption,
@@ -60,6 +62,7 @@ _MARKS: Final = {
 
 app = make_app("Search an audit log, follow an alert, export, archive, erase, or verify offline.")
 add_to(app)
+app.command()(archive)
 app.command()(witnesses)
 app.add_typer(queries, name="queries")
 
@@ -221,11 +224,7 @@ def verify(
 
 
 def _save(node: NodeClient, path: str, out: Path) -> None:
-    draft = out.with_name(f".{out.name}.part")
-    with node.stream(path) as answer, draft.open("wb") as file:
-        for chunk in answer.iter_bytes():
-            file.write(chunk)
-    draft.replace(out)
+    save(node, path, out)
     print(f"{out}: {out.stat().st_size} bytes. Verify it with: varde audit verify {out}")
 
 

@@ -75,7 +75,9 @@ def doctor(
     Example: varde doctor --home /var/lib/varde
     """
     now = int(time.time())  # noqa: TID251 -- a command is an edge
-    findings = [*examine(home.resolve(), now)]
+    # On a terminal only: a log of a million entries is read for a minute.
+    with Console(stderr=True).status("checking"):
+        findings = [*examine(home.resolve(), now)]
     if as_json:
         print_json([asdict(each) for each in findings])
     else:
