@@ -32,6 +32,9 @@ REQUEST_TIMEOUT_SECONDS: Final = 5.0
 MAX_MESSAGE_BYTES: Final = 2 * 1024 * 1024
 """More than any broker of ours may carry: a peer's server that announces more is not believed."""
 
+MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
+"""What the library may keep of one subscription until we have looked at it; the rest it drops."""
+
 _MESSAGE_ID: Final = "Nats-Msg-Id"
 _STATUS: Final = "Status"
 _NO_RESPONDERS: Final = "503"
@@ -138,7 +141,11 @@ class Connection:
         try:
             await self._connect()
             self._reply_base = self._client.new_inbox()
-            await self._client.subscribe(f"{self._reply_base}.*", cb=self._take_reply)
+            await self._client.subscribe(
+                f"{self._reply_base}.*",
+                cb=self._take_reply,
+                pending_bytes_limit=MAX_PENDING_BYTES,
+            )
         except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
             await self.close()
             raise LinkDown(self._last_error or str(error) or type(error).__name__) from error
@@ -170,6 +177,11 @@ class Connection:
         """End the connection; what it had not sent is lost."""
         # After a failed TLS handshake the library would wait for ever for a stream that has no end.
         await end_task(asyncio.create_task(self._client.close()), CLOSE_TIMEOUT_SECONDS)
+        await self._hear_end()
+
+    async def end(self, detail: str) -> None:
+        """Have whoever waits for its end hear this one; what arrives until it is closed is nobody's."""
+        self._last_error = detail
         await self._hear_end()
 
     def is_open(self) -> bool:
@@ -221,7 +233,7 @@ class Connection:
     async def listen(self, subject: str, take: Callable[[Msg], Awaitable[None]]) -> None:
         """The same with the whole message; returns when the broker knows of the subscription."""
         with self._errors_named():
-            await self._client.subscribe(subject, cb=take)
+            await self._client.subscribe(subject, cb=take, pending_bytes_limit=MAX_PENDING_BYTES)
             await self._client.flush()
 
     async def serve(self, subject: str, take: Callable[[Question], Awaitable[None]]) -> None:

@@ -17,6 +17,12 @@ from varde.transit import TRANSIT_HEADER
 from varde_relay.nats_link import Connection, NoAnswer, NothingThere
 
 MAX_FETCH_BYTES: Final = 4 * 1024 * 1024
+MAX_ARRIVED_BYTES: Final = 4 * MAX_FETCH_BYTES
+"""What is asked for arrives before it is asked for again. A broker that sends much more than that wants our memory."""
+
+MESSAGE_COST_BYTES: Final = 1024
+"""An empty message takes room, too."""
+
 FETCH_GRACE_SECONDS: Final = 2.0
 """How much later than asked for a broker's "nothing" may come before the request counts as lost."""
 
@@ -55,6 +61,7 @@ class Pull:
         self._inbox = connection.new_reply()
         self._request = 0
         self._arrived: deque[Msg] = deque()
+        self._arrived_bytes = 0
         self._wake = asyncio.Event()
 
     async def bind(self) -> None:
@@ -104,14 +111,25 @@ class Pull:
         await self._connection.send(fetched.reply, f"+TERM {reason}".encode())
 
     async def _take(self, message: Msg) -> None:
+        if self._arrived_bytes + _size(message) > MAX_ARRIVED_BYTES:
+            await self._connection.end("the broker sends more than it was asked for")
+            return
         self._arrived.append(message)
+        self._arrived_bytes += _size(message)
         self._wake.set()
 
     async def _next(self) -> Msg:
         while not self._arrived:
             self._wake.clear()
             await self._wake.wait()
-        return self._arrived.popleft()
+        message = self._arrived.popleft()
+        self._arrived_bytes -= _size(message)
+        return message
+
+
+def _size(message: Msg) -> int:
+    headers = message.headers or {}
+    return MESSAGE_COST_BYTES + len(message.data) + sum(map(len, (*headers, *headers.values())))
 
 
 def _ends_request(message: Msg) -> bool:
