@@ -9,12 +9,13 @@ import pytest
 from support.federation import EE, FI, LV, NOW, a_document_id, federation
 from varde.admission import Admit, Refuse
 from varde.document import RosterReference
+from varde.envelope import MAX_ENVELOPE_BYTES
 from varde.errors import Reason
 from varde.identifiers import Lane
 from varde.roster import Trust
 from varde.signing import Kind
 from varde_relay.admit import Carry, Judge, carry
-from varde_relay.link import Allowance
+from varde_relay.link import BURST_BYTES, MAX_BYTES_PER_SECOND, Allowance, Intake
 from varde_relay.nats_link import LinkError, StreamFull
 from varde_relay.pull import Fetched
 
@@ -143,3 +144,13 @@ def test_attack_24_a_flood_is_taken_in_at_a_bounded_rate() -> None:
     assert allowance.take(1, now=0.2) == pytest.approx(0.01)
     assert allowance.take(50, now=100.0) == 0
     assert allowance.take(1, now=100.0) > 0
+
+
+def test_attack_24_a_flood_of_large_documents_uses_up_its_bytes_before_its_number() -> None:
+    intake = Intake()
+    largest = fetched(bytes(MAX_ENVELOPE_BYTES))
+    whole = BURST_BYTES // MAX_ENVELOPE_BYTES
+    assert intake.take([largest] * whole, now=0.0) == 0
+    seconds = MAX_ENVELOPE_BYTES / MAX_BYTES_PER_SECOND
+    assert intake.take([largest] * 20, now=0.0) == pytest.approx(20 * seconds, abs=seconds)
+    assert intake.take([fetched(b"x")], now=3.0) == 0

@@ -26,7 +26,12 @@ NOTHING_THERE_PAUSE_SECONDS: Final = 1.0
 NOT_STORED_PAUSE_SECONDS: Final = 0.5
 MAX_PER_SECOND: Final = 1000
 BURST: Final = 4096
-"""A peer that floods us is taken in at this rate at most, so that the others' documents are opened between its own."""
+MAX_BYTES_PER_SECOND: Final = 16 * 1024 * 1024
+BURST_BYTES: Final = 64 * 1024 * 1024
+"""A peer that floods us is taken in at this rate at most, so that the others' documents are opened between its own.
+
+The bytes are counted as well: the whole INBOX is in use when many large documents are in it, however few there are.
+"""
 
 MAX_PULSE_BYTES: Final = 32 * 1024
 PULSE_PAUSE_SECONDS: Final = 0.2
@@ -63,6 +68,20 @@ class Allowance:
         return max(0.0, -self._left / self._per_second)
 
 
+class Intake:
+    """What one peer may bring us: documents and bytes, each with an allowance of its own."""
+
+    def __init__(self) -> None:
+        """The whole of both is there."""
+        self._documents = Allowance(MAX_PER_SECOND, BURST)
+        self._bytes = Allowance(MAX_BYTES_PER_SECOND, BURST_BYTES)
+
+    def take(self, batch: Sequence[Fetched], now: float) -> float:
+        """Take a batch; the seconds to wait before the next is taken."""
+        size = sum(len(each.raw) for each in batch)
+        return max(self._documents.take(len(batch), now), self._bytes.take(size, now))
+
+
 class Link:
     """Our side of one peer's OUTBOX."""
 
@@ -85,8 +104,9 @@ class Link:
         self._pace = pace
         self._urgent_drained = asyncio.Event()
         self._next_pulse_at = 0.0
-        self._allowance = Allowance(MAX_PER_SECOND, BURST)
+        self._intake = Intake()
         self._connection: Connection | None = None
+        self._not_stored: dict[Lane, str] = {}
 
     async def run(self) -> None:
         """Keep the link up until cancelled; an error that nobody foresaw is logged and the link begins again."""
@@ -168,19 +188,19 @@ class Link:
         state.lag[lane] = batch[-1].pending
         state.age_seconds[lane] = max(0.0, self._judge.clock() - batch[-1].stored_at)
         carried = await carry(batch, lane, judge=self._judge, inbox=self._home, source=pull)
-        not_stored = [each.not_stored for each in carried if each.not_stored is not None]
-        await asyncio.sleep(self._allowance.take(len(batch), asyncio.get_running_loop().time()))
+        await asyncio.sleep(self._intake.take(batch, asyncio.get_running_loop().time()))
         self._count(lane, carried)
+        not_stored = [each.not_stored for each in carried if each.not_stored is not None]
+        self._note_not_stored(lane, not_stored[0].detail if not_stored else "")
         if not_stored:
             state.not_stored += len(not_stored)
-            _log.warning(
-                "inbox.not_stored",
-                peer=self._peer,
-                lane=lane.value,
-                messages=len(not_stored),
-                error=not_stored[0].detail,
-            )
             await asyncio.sleep(NOT_STORED_PAUSE_SECONDS)
+
+    def _note_not_stored(self, lane: Lane, detail: str) -> None:
+        # While a backlog is opened the INBOX is full again and again: one line in the log, not one per batch.
+        if detail and detail != self._not_stored.get(lane):
+            _log.warning("inbox.not_stored", peer=self._peer, lane=lane.value, error=detail)
+        self._not_stored[lane] = detail
 
     def _count(self, lane: Lane, carried: Sequence[Carry]) -> None:
         refusals: dict[tuple[Reason, bool], list[Carry]] = {}
