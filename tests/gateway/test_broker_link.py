@@ -13,10 +13,11 @@ from support.brokers import publish, running_coast, until
 from support.federation import EE, FI, LV
 from varde.identifiers import Lane
 from varde.subjects import inbox_subject, outbox_subject
-from varde_gateway.broker_link import BrokerLimits, BrokerLink
+from varde_gateway.broker_link import BrokerLink
+from varde_gateway.broker_streams import INBOX_PER_SUBJECT, BrokerLimits
 from varde_gateway.broker_wire import Live
-from varde_gateway.flow.ports import BrokerFull, BrokerUnavailable, Outbound
-from varde_relay.nats_link import Connection, Inbound
+from varde_gateway.flow.ports import BrokerFull, BrokerUnavailable, Held, Outbound
+from varde_relay.nats_link import Connection, Inbound, StreamFull
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio]
 URGENT_FI = outbox_subject(FI, Lane.URGENT)
@@ -84,8 +85,48 @@ async def test_a_full_outbox_is_an_error_that_the_gateway_sees(tmp_path: Path) -
         assert await gateway.backlog(FI, Lane.URGENT) == 3
 
 
+async def test_what_waits_in_the_outbox_is_counted_by_subject_and_in_bytes(tmp_path: Path) -> None:
+    limits = BrokerLimits(outbox_bytes=10_000_000)
+    async with running_coast(tmp_path, EE, FI, LV) as coast, coast.gateway(EE, limits) as gateway:
+        assert await gateway.held() == Held({}, 0, 10_000_000)
+        for number in range(3):
+            await publish(gateway, URGENT_FI, bytes(5000), f"{number}")
+        await publish(gateway, outbox_subject(LV, Lane.ROUTINE), b"x", "LV")
+        held = await gateway.held()
+        assert held.messages == {URGENT_FI: 3, outbox_subject(LV, Lane.ROUTINE): 1}
+        assert 15_000 < held.taken < 16_000
+        await asyncio.to_thread(coast.brokers[EE].kill)
+        await until(lambda: not gateway.connected(), "the gateway notices")
+        with pytest.raises(BrokerUnavailable):
+            await gateway.held()
+
+
+async def test_a_flooder_has_its_own_share_of_the_inbox_and_the_rest_waits_at_its_broker(
+    tmp_path: Path,
+) -> None:
+    async with running_coast(tmp_path, EE, FI, LV) as coast, coast.gateway(EE) as gateway:
+        relay = Connection(coast.endpoint(EE, EE), pytest.fail)
+        await relay.open()
+        flood = [
+            Inbound(inbox_subject(Lane.URGENT, FI), b"x", f"FI.{each}")
+            for each in range(INBOX_PER_SUBJECT + 10)
+        ]
+        answers = await relay.publish_many(flood)
+        assert answers[:INBOX_PER_SUBJECT] == [None] * INBOX_PER_SUBJECT
+        assert {type(each) for each in answers[INBOX_PER_SUBJECT:]} == {StreamFull}
+        alert = Inbound(inbox_subject(Lane.URGENT, LV), b"alert", "LV.1")
+        assert await relay.publish_many([alert]) == [None]
+        before = 0
+        while (batch := await gateway.fetch(Lane.URGENT, 256, 1))[-1].link != LV:
+            before += len(batch)
+            for each in batch:
+                await each.acknowledge()
+        assert before + len(batch) == INBOX_PER_SUBJECT + 1
+        await relay.close()
+
+
 async def test_a_peer_that_stays_away_fills_its_own_share_only(tmp_path: Path) -> None:
-    limits = BrokerLimits(waiting_per_subject=2)
+    limits = BrokerLimits(outbox_per_subject=2)
     async with running_coast(tmp_path, EE, FI, LV) as coast, coast.gateway(EE, limits) as gateway:
         errors = await gateway.publish_many(
             [Outbound(URGENT_FI, b"x", str(each)) for each in range(3)]
@@ -130,11 +171,11 @@ async def test_a_stream_that_vanished_while_connected_is_made_at_the_next_publis
 
 async def test_a_limit_that_was_changed_is_followed_at_the_next_connect(tmp_path: Path) -> None:
     async with running_coast(tmp_path, EE, FI) as coast:
-        async with coast.gateway(EE, BrokerLimits(waiting_per_subject=1)) as gateway:
+        async with coast.gateway(EE, BrokerLimits(outbox_per_subject=1)) as gateway:
             await publish(gateway, URGENT_FI, b"x", "1")
             with pytest.raises(BrokerFull):
                 await publish(gateway, URGENT_FI, b"x", "2")
-        async with coast.gateway(EE, BrokerLimits(waiting_per_subject=2)) as gateway:
+        async with coast.gateway(EE, BrokerLimits(outbox_per_subject=2)) as gateway:
             await publish(gateway, URGENT_FI, b"x", "2")
 
 

@@ -15,11 +15,13 @@ from varde.identifiers import Lane, Nation
 from varde.signing import Kind
 from varde.subjects import message_id, outbox_subject
 from varde.transit import Transit
-from varde_gateway.broker_link import BrokerLimits, BrokerLink
+from varde_gateway.broker_link import BrokerLink
+from varde_gateway.broker_streams import INBOX_PER_SUBJECT, BrokerLimits
 from varde_gateway.flow.ports import BrokerUnavailable, Carried, Outbound
 from varde_relay.nats_link import keep_connected
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio]
+BACKLOG = 10_000
 
 
 async def send(
@@ -155,7 +157,19 @@ async def test_a_receipt_travels_unsealed_after_both_its_signatures_are_verified
         assert state.links[FI].refused == {Reason.MALFORMED: 1, Reason.BAD_SIGNATURE: 1}
 
 
-async def test_the_urgent_lane_is_drained_before_a_routine_backlog_of_thousands(
+async def fill_routine(coast: Coast, gateway: BrokerLink, count: int) -> None:
+    """So many routine messages for EE, all of one document."""
+    raw = coast.envelope(FI, EE, 1, Lane.ROUTINE)
+    subject = outbox_subject(EE, Lane.ROUTINE)
+    for first in range(0, count, 500):
+        numbers = range(first, min(count, first + 500))
+        errors = await gateway.publish_many(
+            [Outbound(subject, raw, f"routine-{number}") for number in numbers]
+        )
+        assert errors == [None] * len(numbers)
+
+
+async def test_the_urgent_lane_is_drained_before_a_routine_backlog_of_ten_thousand(
     tmp_path: Path,
 ) -> None:
     async with (
@@ -163,17 +177,7 @@ async def test_the_urgent_lane_is_drained_before_a_routine_backlog_of_thousands(
         coast.gateway(EE) as ours,
         coast.gateway(FI) as theirs,
     ):
-        one_routine = coast.envelope(FI, EE, 1, Lane.ROUTINE)
-        for batch in range(10):
-            errors = await theirs.publish_many(
-                [
-                    Outbound(
-                        outbox_subject(EE, Lane.ROUTINE), one_routine, f"routine-{batch}-{number}"
-                    )
-                    for number in range(300)
-                ]
-            )
-            assert errors == [None] * 300
+        await fill_routine(coast, theirs, BACKLOG)
         urgent = await send(coast, theirs, range(2, 302))
         async with coast.relay(EE, batch=64) as state:
             await until(
@@ -182,7 +186,6 @@ async def test_the_urgent_lane_is_drained_before_a_routine_backlog_of_thousands(
             )
             # Not one routine document was stored before the last urgent one.
             assert state.links[FI].admitted[Lane.URGENT] == 300
-            await until(lambda: state.links[FI].admitted[Lane.ROUTINE] == 3000, "all of them")
         assert len(await receive(ours, Lane.URGENT, urgent)) == 300
 
 
@@ -195,15 +198,32 @@ async def test_an_urgent_alert_overtakes_a_routine_backlog_that_is_already_being
         coast.gateway(FI) as theirs,
         coast.relay(EE, batch=64) as state,
     ):
-        one_routine = coast.envelope(FI, EE, 1, Lane.ROUTINE)
-        subject = outbox_subject(EE, Lane.ROUTINE)
-        await theirs.publish_many(
-            [Outbound(subject, one_routine, f"routine-{n}") for n in range(2000)]
-        )
+        await fill_routine(coast, theirs, BACKLOG)
         await until(lambda: state.links[FI].admitted[Lane.ROUTINE] > 0, "routine is flowing")
         (raw,) = await send(coast, theirs, range(2, 3))
         await receive(ours, Lane.URGENT, [raw])
-        assert state.links[FI].admitted[Lane.ROUTINE] < 2000
+        assert state.links[FI].admitted[Lane.ROUTINE] < BACKLOG
+
+
+async def test_a_flood_of_one_nation_leaves_the_urgent_alert_of_another_its_place(
+    tmp_path: Path,
+) -> None:
+    async with (
+        running_coast(tmp_path, EE, FI, LV) as coast,
+        coast.gateway(EE) as ours,
+        coast.gateway(FI) as flooder,
+        coast.gateway(LV) as latvian,
+        coast.relay(EE) as state,
+    ):
+        flood = await send(coast, flooder, range(3 * INBOX_PER_SUBJECT // 2))
+        await until(lambda: state.links[FI].not_stored > 0, "FI has filled its share")
+        (alert,) = await send(coast, latvian, range(1), sender=LV)
+        before = await receive(ours, Lane.URGENT, [alert])
+        assert {each.link for each in before[:-1]} <= {FI, LV}
+        assert len(before) <= INBOX_PER_SUBJECT + 256
+        # Nothing of the flood is lost: the rest has waited at FI's own broker.
+        wanted = {*flood} - {each.raw for each in before}
+        await receive(ours, Lane.URGENT, [*wanted])
 
 
 async def test_a_link_that_is_down_keeps_the_others_going(tmp_path: Path) -> None:
@@ -329,7 +349,7 @@ async def test_nothing_is_lost_when_the_relay_dies_between_storing_and_acknowled
 async def test_a_full_inbox_leaves_the_documents_with_the_peer(tmp_path: Path) -> None:
     async with (
         running_coast(tmp_path, EE, FI) as coast,
-        coast.gateway(EE, BrokerLimits(waiting_per_subject=3)) as ours,
+        coast.gateway(EE, BrokerLimits(inbox_per_subject=3)) as ours,
         coast.gateway(FI) as theirs,
         coast.relay(EE) as state,
     ):

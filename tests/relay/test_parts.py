@@ -14,7 +14,8 @@ from support.files import SealedFile, seal_file
 from varde.blob import CHUNK_BYTES, MAX_CHUNKS, BlobFault, parse_blob_address, parse_part_answer
 from varde.identifiers import Nation
 from varde.subjects import blob_subject, part_request
-from varde_gateway.broker_link import BrokerLimits, BrokerLink
+from varde_gateway.broker_link import BrokerLink
+from varde_gateway.broker_streams import BrokerLimits
 from varde_gateway.flow.ports import BrokerFull, BrokerUnavailable, Outbound
 from varde_relay.nats_link import Connection
 

@@ -19,6 +19,7 @@ from support.nodes import PlainWrapping
 from varde.checkpoint import WitnessSigner
 from varde.identifiers import Lane, Nation
 from varde.roster import Trust
+from varde.subjects import outbox_subject
 from varde.transit import Transit
 from varde_gateway.flow.beacon import reroute
 from varde_gateway.flow.desk import Desk, Policy
@@ -26,7 +27,13 @@ from varde_gateway.flow.heartbeats import beat, hear, watch_links
 from varde_gateway.flow.inbox import take_in
 from varde_gateway.flow.outbox import publish, record, sweep
 from varde_gateway.flow.outgoing import Outgoing
-from varde_gateway.flow.ports import BrokerError, BrokerUnavailable, Carried, Outbound
+from varde_gateway.flow.ports import (
+    BrokerError,
+    BrokerUnavailable,
+    Carried,
+    Outbound,
+)
+from varde_gateway.flow.ports import Held as HeldInOutbox
 from varde_gateway.flow.trail import checkpoint
 from varde_gateway.flow.trust_followers import TrustFollower
 from varde_gateway.store.database import Database
@@ -192,6 +199,13 @@ class SimBroker:
         if self.down:
             raise BrokerUnavailable("the broker is away")
         return len(self.out.get((recipient, lane), ()))
+
+    async def held(self) -> HeldInOutbox:
+        if self.down:
+            raise BrokerUnavailable("the broker is away")
+        waiting = {outbox_subject(*each): len(held) for each, held in self.out.items()}
+        taken = sum(len(each.raw) for held in self.out.values() for each in held)
+        return HeldInOutbox(waiting, taken, 2 * 1024**3)
 
     def connected(self) -> bool:
         return not self.down

@@ -24,7 +24,8 @@ from varde.encoding import sha256_base64url
 from varde.identifiers import DocumentId, FederationId, Lane, Nation, document_id
 from varde.roster import Trust, accept_genesis, format_roster_payload, parse_voted_roster
 from varde.subjects import reply_prefix
-from varde_gateway.broker_link import BrokerLimits, BrokerLink
+from varde_gateway.broker_link import BrokerLink
+from varde_gateway.broker_streams import BrokerLimits
 from varde_gateway.flow.ports import Outbound
 from varde_gateway.founding.pki import Authority, make_ca, make_server_certificate
 from varde_relay.access import BrokerPlace, LocalUsers, access_config, broker_config

@@ -21,14 +21,14 @@ from varde.blob import BlobAddress, BlobFault
 from varde.checkpoint import WitnessSigner
 from varde.errors import Reason
 from varde.identifiers import Lane, Nation
-from varde.subjects import blob_subject
+from varde.subjects import blob_subject, outbox_subject
 from varde.transit import Transit
 from varde_gateway.flow.desk import Desk, Policy
 from varde_gateway.flow.heartbeats import beat, hear, watch_links
 from varde_gateway.flow.inbox import take_in
 from varde_gateway.flow.outbox import publish, record, sweep
 from varde_gateway.flow.outgoing import Outgoing
-from varde_gateway.flow.ports import BrokerError, BrokerUnavailable, Carried, Outbound
+from varde_gateway.flow.ports import BrokerError, BrokerUnavailable, Carried, Held, Outbound
 from varde_gateway.flow.prekeys import load_prekeys, renew_prekeys
 from varde_gateway.flow.rosters import load_trust
 from varde_gateway.store.attachment_files import AttachmentFiles
@@ -66,7 +66,9 @@ class PlainWrapping:
 class MemoryBroker:
     """One nation's broker: what it holds for others, and what its relay brought in."""
 
-    out: dict[tuple[str, Lane], deque[tuple[bytes, Transit | None]]] = field(default_factory=dict)
+    out: dict[tuple[Nation, Lane], deque[tuple[bytes, Transit | None]]] = field(
+        default_factory=dict
+    )
     inbox: deque[tuple[bytes, Lane, Nation, Transit | None]] = field(default_factory=deque)
     pulses: deque[tuple[Nation, bytes]] = field(default_factory=deque)
     heard: deque[tuple[Nation, bytes]] = field(default_factory=deque)
@@ -76,6 +78,7 @@ class MemoryBroker:
     peers: dict[Nation, "MemoryBroker"] = field(default_factory=dict)
     asked: list[tuple[Nation, int]] = field(default_factory=list)
     faults: list[BlobFault] = field(default_factory=list)
+    room: int = 2 * 1024**3
 
     def _publish(self, message: Outbound) -> None:
         if message.message_id in self.seen:
@@ -85,7 +88,7 @@ class MemoryBroker:
             self.blobs[message.subject] = message.raw
             return
         _, recipient, lane = message.subject.split(".")
-        queue = self.out.setdefault((recipient, Lane(lane)), deque())
+        queue = self.out.setdefault((Nation(recipient), Lane(lane)), deque())
         queue.append((message.raw, message.transit))
 
     async def publish_many(self, messages: Sequence[Outbound]) -> list[BrokerError | None]:
@@ -107,6 +110,13 @@ class MemoryBroker:
 
     async def backlog(self, recipient: Nation, lane: Lane) -> int:
         return len(self.out.get((recipient, lane), ()))
+
+    async def held(self) -> Held:
+        if self.down:
+            raise BrokerUnavailable("the broker is away")
+        waiting = {outbox_subject(*each): len(queue) for each, queue in self.out.items()}
+        taken = sum(len(raw) for queue in self.out.values() for raw, _ in queue)
+        return Held(waiting, taken, self.room)
 
     async def fetch_part(self, at: Nation, blob: BlobAddress, part: int) -> bytes | BlobFault:
         self.asked.append((at, part))

@@ -1,14 +1,13 @@
-"""The gateway's own broker (``flow.ports.Broker``): one connection for ever, the streams, the roster for the relay.
+"""The gateway's own broker (``flow.ports.Broker``): one connection for ever, and the roster for the relay.
 
-Streams and consumers are made, or set right, at every connect, and at once where a publish finds none. What a
-document is, is not known here, and what travels on the wire is ``broker_wire``. Protocol sections 8.1 and 8.3.
+Streams and consumers (``broker_streams``) are made, or set right, at every connect, and at once where a publish finds
+none. What a document is, is not known here, and what travels on the wire is ``broker_wire``. Protocol sections 8.1 and 8.3.
 """
 
 import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn, Self
 
@@ -27,69 +26,29 @@ from varde.errors import Malformed
 from varde.identifiers import Lane, Nation, parse_nation
 from varde.subjects import (
     BLOBS,
-    BLOBS_SUBJECTS,
     BROKER_STUCK,
-    INBOX,
-    INBOX_SUBJECTS,
     OUTBOX,
-    OUTBOX_SUBJECTS,
     PARTS_WANTED,
     PULSES_IN,
     ROSTER_GET,
     ROSTER_UPDATE,
     blob_subject,
-    gateway_consumer,
-    inbox_filter,
-    outbox_subject,
     peer_consumer,
     pulse_out,
 )
 from varde_gateway.broker_probe import streams_without_store
-from varde_gateway.broker_wire import (
-    Live,
-    NoStream,
-    Unstored,
-    count_in,
-    error_code,
-    error_text,
-)
-from varde_gateway.flow.ports import BrokerError, BrokerUnavailable, Carried, Outbound
+from varde_gateway.broker_streams import USUAL_LIMITS, BrokerLimits, make_streams, outbox_held
+from varde_gateway.broker_wire import Live, NoStream, Unstored, count_in, member_in
+from varde_gateway.flow.ports import BrokerError, BrokerUnavailable, Carried, Held, Outbound
 
 LONGEST_PAUSE_SECONDS: Final = 0.8
-MESSAGE_LIFE_SECONDS: Final = 8 * 24 * 3600
-"""A day more than a document may live."""
-
-DUPLICATE_WINDOW_SECONDS: Final = 120
-MAX_WAITING_PER_SUBJECT: Final = 50_000
-"""A nation that stays away fills its own share of the OUTBOX, not that of the others."""
-
-MAX_UNACKNOWLEDGED: Final = 4096
-PEER_ACK_WAIT_SECONDS: Final = 5
-GATEWAY_ACK_WAIT_SECONDS: Final = {Lane.URGENT: 5, Lane.ROUTINE: 20}
-"""How long after a gateway died its unfinished messages come again; opening a batch must fit in it."""
-
 MAX_PULSES_HELD: Final = 256
 PART_SECONDS: Final = 25.0
 """A little longer than our relay waits for the peer."""
 
 RELAY_SECONDS: Final = 3.0
 
-_NANOSECONDS: Final = 1_000_000_000
-_STREAM_DIFFERS: Final = 10058
-"""JetStream's error code for a stream that exists with another configuration."""
-
 _log = structlog.get_logger("broker")
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerLimits:
-    """How much the broker keeps for us, and on how many servers."""
-
-    outbox_bytes: int = 2 * 1024**3
-    inbox_bytes: int = 2 * 1024**3
-    blobs_bytes: int = 2 * 1024**3
-    waiting_per_subject: int = MAX_WAITING_PER_SUBJECT
-    replicas: int = 1
 
 
 class BrokerLink:
@@ -103,7 +62,7 @@ class BrokerLink:
         ca_file: Path,
         nkey_file: Path,
         peers: Callable[[], Iterable[Nation]],
-        limits: BrokerLimits = BrokerLimits(),
+        limits: BrokerLimits = USUAL_LIMITS,
     ) -> None:
         """``ca_file`` is PEM, ``nkey_file`` holds a user seed; both, and ``peers``, are read at every connect."""
         self._nation = nation
@@ -205,6 +164,10 @@ class BrokerLink:
         info = await self._require_live().ask(f"CONSUMER.INFO.{OUTBOX}.{consumer}", {})
         return count_in(info, "num_pending") + count_in(info, "num_ack_pending")
 
+    async def held(self) -> Held:
+        """What waits in our OUTBOX now; ``BrokerError`` where our broker does not say."""
+        return await outbox_held(self._require_live())
+
     async def fetch_part(self, at: Nation, blob: BlobAddress, part: int) -> bytes | BlobFault:
         """A part of a blob from the broker of ``at``, by our relay; ``BrokerError`` where that cannot be asked."""
         wanted = format_part_request(PartRequest(blob, part, at))
@@ -220,8 +183,7 @@ class BrokerLink:
         """Which of the parts 0 to ``parts - 1`` our stream does not have."""
         wanted: dict[str, object] = {"subjects_filter": f"blob.{blob}.*"}
         info = await self._require_live().ask(f"STREAM.INFO.{BLOBS}", wanted)
-        state = info.get("state")
-        held = (state.get("subjects") if isinstance(state, dict) else None) or {}
+        held = member_in(member_in(info, "state"), "subjects")
         return [part for part in range(parts) if blob_subject(blob, part) not in held]
 
     async def drop_parts(self, blob: BlobAddress) -> None:
@@ -292,29 +254,7 @@ class BrokerLink:
             await self._make_streams(live)
 
     async def _make_streams(self, live: Live) -> None:
-        limits = self._limits
-        await _make_stream(live, OUTBOX, OUTBOX_SUBJECTS, limits.outbox_bytes, limits)
-        await _make_stream(live, INBOX, INBOX_SUBJECTS, limits.inbox_bytes, limits)
-        await _make(live, BLOBS, _blobs_config(limits))
-        for lane in Lane:
-            ack_wait = GATEWAY_ACK_WAIT_SECONDS[lane]
-            await _make_consumer(live, INBOX, gateway_consumer(lane), inbox_filter(lane), ack_wait)
-            for peer in self._peers():
-                name, subject = peer_consumer(peer, lane), outbox_subject(peer, lane)
-                await _make_consumer(live, OUTBOX, name, subject, PEER_ACK_WAIT_SECONDS)
-        await self._let_former_peers_go(live)
-
-    async def _let_former_peers_go(self, live: Live) -> None:
-        # What waits for a nation that was removed would fill its share of the OUTBOX until it is too old.
-        listed = await live.ask(f"CONSUMER.NAMES.{OUTBOX}", {})
-        names = listed.get("consumers") or []
-        assert isinstance(names, list)
-        wanted = {peer_consumer(peer, lane) for peer in self._peers() for lane in Lane}
-        for former in {str(name) for name in names} - wanted:
-            await live.ask(f"CONSUMER.DELETE.{OUTBOX}.{former}", {})
-            nation, _, lane = former.rpartition("-")
-            await live.ask(f"STREAM.PURGE.{OUTBOX}", {"filter": f"out.{nation}.{lane}"})
-            _log.info("consumer of a former peer deleted", consumer=former)
+        await make_streams(live, [*self._peers()], self._limits)
 
     def _require_live(self) -> Live:
         if self._live is None:
@@ -338,69 +278,3 @@ class BrokerLink:
         if trouble != self._trouble:
             self._trouble = trouble
             _log.warning("broker not connected", url=self._url, detail=trouble)
-
-
-async def _make_stream(
-    live: Live, name: str, subjects: str, max_bytes: int, limits: BrokerLimits
-) -> None:
-    config: dict[str, object] = {
-        "name": name,
-        "subjects": [subjects],
-        "retention": "workqueue",
-        "storage": "file",
-        "discard": "new",
-        "discard_new_per_subject": True,
-        "max_bytes": max_bytes,
-        "max_msgs_per_subject": limits.waiting_per_subject,
-        "max_age": MESSAGE_LIFE_SECONDS * _NANOSECONDS,
-        "duplicate_window": DUPLICATE_WINDOW_SECONDS * _NANOSECONDS,
-        "num_replicas": limits.replicas,
-    }
-    await _make(live, name, config)
-
-
-def _blobs_config(limits: BrokerLimits) -> dict[str, object]:
-    # One message per part: what is published again replaces itself. A full stream refuses, as the others do.
-    return {
-        "name": BLOBS,
-        "subjects": [BLOBS_SUBJECTS],
-        "retention": "limits",
-        "storage": "file",
-        "discard": "new",
-        "max_bytes": limits.blobs_bytes,
-        "max_msgs_per_subject": 1,
-        "max_age": MESSAGE_LIFE_SECONDS * _NANOSECONDS,
-        "allow_direct": True,
-        "num_replicas": limits.replicas,
-    }
-
-
-async def _make(live: Live, name: str, config: dict[str, object]) -> None:
-    made = await live.ask(f"STREAM.CREATE.{name}", config)
-    if error_code(made) == _STREAM_DIFFERS:
-        made = await live.ask(f"STREAM.UPDATE.{name}", config)
-    _check_made(made, name)
-
-
-async def _make_consumer(
-    live: Live, stream: str, name: str, subject: str, ack_wait_seconds: int
-) -> None:
-    config = {
-        "durable_name": name,
-        "name": name,
-        "filter_subject": subject,
-        "deliver_policy": "all",
-        "ack_policy": "explicit",
-        "ack_wait": ack_wait_seconds * _NANOSECONDS,
-        "max_deliver": -1,
-        "max_ack_pending": MAX_UNACKNOWLEDGED,
-    }
-    made = await live.ask(
-        f"CONSUMER.CREATE.{stream}.{name}.{subject}", {"stream_name": stream, "config": config}
-    )
-    _check_made(made, name)
-
-
-def _check_made(made: dict[str, object], name: str) -> None:
-    if "error" in made:
-        raise BrokerUnavailable(f"{name} cannot be made: {error_text(made)}")

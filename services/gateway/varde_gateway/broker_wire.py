@@ -359,15 +359,18 @@ def _acknowledged(answer: asyncio.Future[Msg]) -> dict[str, object]:
 
 
 def error_code(said: dict[str, object]) -> int:
-    error = said.get("error")
-    return count_in(error, "err_code") if isinstance(error, dict) else 0
+    return count_in(member_in(said, "error"), "err_code")
 
 
 def error_text(said: dict[str, object]) -> str:
-    error = said.get("error")
-    return str(error.get("description", "no reason given")) if isinstance(error, dict) else ""
+    return str(member_in(said, "error").get("description", "no reason given"))
 
 
 def count_in(said: dict[str, object], member: str) -> int:
     value = said.get(member)
     return value if isinstance(value, int) else 0
+
+
+def member_in(said: dict[str, object], member: str) -> dict[str, object]:
+    value = said.get(member)
+    return value if isinstance(value, dict) else {}

@@ -3,7 +3,7 @@
 ``broker_link`` implements the one over NATS JetStream, ``witness_client`` the other over HTTP.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -58,6 +58,15 @@ class Carried:
         return () if self.transit is None else self.transit.hops
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What our OUTBOX holds: how many messages by subject, and how many bytes of those for which it has room."""
+
+    messages: Mapping[str, int]
+    taken: int
+    room: int
+
+
 class Broker(Protocol):
     """Our nation's broker."""
 
@@ -75,6 +84,9 @@ class Broker(Protocol):
 
     async def backlog(self, recipient: Nation, lane: Lane) -> int:
         """How many messages the recipient has not fetched and acknowledged yet."""
+
+    async def held(self) -> Held:
+        """What waits in our OUTBOX now; ``BrokerError`` where our broker does not say."""
 
     async def fetch_part(self, at: Nation, blob: BlobAddress, part: int) -> bytes | BlobFault:
         """A part of a blob from the broker of ``at``, over our relay's link; not judged yet."""
