@@ -1,24 +1,23 @@
 """The beacon chain through the real flow: around a cut link, sealed, without loops, and straight again when it heals."""
 
-import json
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from support.alerts import sample_alert
 from support.federation import EE, FI, LT, LV, federation
 from support.nodes import Clock, Node, carry, exchange_heartbeats, running_nodes, settle
-from support.sending import audited, count_alerts, delivery, seen, send
+from support.sending import audit_details, audited, count_alerts, delivery, seen, send
 from varde.acknowledgement import Response
 from varde.identifiers import Lane, Nation
 from varde.transit import Transit
 from varde_gateway.flow.acknowledge import acknowledge
-from varde_gateway.flow.beacon import reroute
+from varde_gateway.flow.beacon import MAX_REROUTED, reroute
 from varde_gateway.flow.display import note_displayed
 from varde_gateway.flow.links import LinkState
-from varde_gateway.store.tables import audit_leaves_table, documents_table
+from varde_gateway.store.tables import deliveries_table, documents_table
 
 pytestmark = pytest.mark.asyncio
 CUT = frozenset((EE, FI))
@@ -52,15 +51,6 @@ async def pass_time(
     await settle([*nodes.values()], cut)
 
 
-async def details(node: Node, kind: str) -> list[str]:
-    rows = await node.desk.ledger.read(
-        lambda c: c.execute(
-            select(audit_leaves_table.c.leaf).where(audit_leaves_table.c.kind == kind)
-        ).all()
-    )
-    return [json.loads(leaf)["detail"] for (leaf,) in rows]
-
-
 async def test_an_urgent_alert_goes_through_a_third_nation_after_three_seconds(
     nodes: dict[Nation, Node], clock: Clock
 ) -> None:
@@ -82,13 +72,13 @@ async def test_the_trail_at_all_three_shows_the_way_and_the_third_cannot_read(
     alert_id = await send(nodes[EE], FI)
     await settle([*nodes.values()], [CUT])
     await pass_time(nodes, clock, 4, CUT)
-    assert (await details(nodes[EE], "rerouted")) == ["FI through LT,LV"]
+    assert (await audit_details(nodes[EE], "rerouted")) == ["FI through LT,LV"]
     way = (await delivery(nodes[EE], alert_id, FI))["via"]
     third = nodes[Nation(way)]
-    assert f"EE to FI via {way}" in await details(third, "forwarded")
-    assert f"FI to EE via {way}" in await details(third, "forwarded")
-    assert (await details(nodes[FI], "received")) == [f"EE to FI via {way}"]
-    assert any(each.endswith(f"via {way}") for each in await details(nodes[EE], "receipted"))
+    assert f"EE to FI via {way}" in await audit_details(third, "forwarded")
+    assert f"FI to EE via {way}" in await audit_details(third, "forwarded")
+    assert (await audit_details(nodes[FI], "received")) == [f"EE to FI via {way}"]
+    assert any(each.endswith(f"via {way}") for each in await audit_details(nodes[EE], "receipted"))
     assert await seen(third, alert_id) is None
     kept = await third.desk.ledger.read(
         lambda c: c.execute(select(documents_table.c.id)).scalars().all()
@@ -160,8 +150,8 @@ async def test_where_two_links_of_the_way_are_cut_two_nations_hand_it_on(
         await pass_time(nodes, clock, 5, *cut)
     arrived = await delivery(nodes[EE], alert_id, FI)
     assert (arrived["state"], arrived["via"]) == ("delivered", "LV,LT")
-    assert await details(nodes[LV], "forwarded") == ["EE to FI via LV", "FI to EE via LT,LV"]
-    assert await details(nodes[LT], "forwarded") == ["EE to FI via LV,LT", "FI to EE via LT"]
+    assert await audit_details(nodes[LV], "forwarded") == ["EE to FI via LV", "FI to EE via LT,LV"]
+    assert await audit_details(nodes[LT], "forwarded") == ["EE to FI via LV,LT", "FI to EE via LT"]
 
 
 async def test_the_same_bytes_are_handed_on_once_and_never_in_a_circle(
@@ -180,7 +170,7 @@ async def test_the_same_bytes_are_handed_on_once_and_never_in_a_circle(
     await nodes[LV].take_in()
     queue = nodes[LV].broker.out[FI, Lane.URGENT]
     assert [each[1] for each in queue if each[1] is not None] == [Transit(FI, (LV,))]
-    refusals = [each for each in await details(nodes[LV], "refused") if "bad_route" in each]
+    refusals = [each for each in await audit_details(nodes[LV], "refused") if "bad_route" in each]
     assert len(refusals) == 5
 
 
@@ -194,7 +184,7 @@ async def test_a_nation_on_the_way_whose_broker_is_away_tries_again(
     await carry(nodes[EE], nodes[LV])
     nodes[LV].broker.down = True
     assert "retried" in await nodes[LV].take_in()
-    assert await details(nodes[LV], "forwarded") == []
+    assert await audit_details(nodes[LV], "forwarded") == []
 
 
 async def test_what_our_own_broker_does_not_take_is_not_recorded_as_rerouted(
@@ -205,10 +195,10 @@ async def test_what_our_own_broker_does_not_take_is_not_recorded_as_rerouted(
     clock.forward(4)
     nodes[EE].broker.down = True
     await reroute(nodes[EE].desk, nodes[EE].broker)
-    assert await details(nodes[EE], "rerouted") == []
+    assert await audit_details(nodes[EE], "rerouted") == []
     nodes[EE].broker.down = False
     await reroute(nodes[EE].desk, nodes[EE].broker)
-    assert len(await details(nodes[EE], "rerouted")) == 1
+    assert len(await audit_details(nodes[EE], "rerouted")) == 1
     assert await audited(nodes[EE], alert_id)
 
 
@@ -221,7 +211,7 @@ async def test_nothing_goes_around_while_nobody_hears_the_recipient(
     alert_id = await send(nodes[EE], FI)
     for _ in range(3):
         await pass_time(nodes, clock, 8, *alone)
-    assert await details(nodes[EE], "rerouted") == []
+    assert await audit_details(nodes[EE], "rerouted") == []
     assert (await delivery(nodes[EE], alert_id, FI))["state"] == "sent"
     assert nodes[EE].desk.links.state(FI, clock.ms) is LinkState.SILENT
 
@@ -237,7 +227,7 @@ async def test_a_second_try_goes_through_another_nation(
         await reroute(nodes[EE].desk, nodes[EE].broker)
         for each in (LV, LT):
             nodes[EE].broker.out.pop((each, Lane.ROUTINE), None)
-    assert (await details(nodes[EE], "rerouted"))[:2] == ["FI through LT", "FI through LV"]
+    assert (await audit_details(nodes[EE], "rerouted"))[:2] == ["FI through LT", "FI through LV"]
     assert await audited(nodes[EE], alert_id)
 
 
@@ -250,12 +240,58 @@ async def test_a_long_backlog_on_a_link_that_answers_does_not_go_around(
     clock.forward(4)
     nodes[EE].desk.links.of(FI, clock.ms).answered_at = clock.ms - 1000
     await reroute(nodes[EE].desk, nodes[EE].broker)
-    assert await details(nodes[EE], "rerouted") == []
+    assert await audit_details(nodes[EE], "rerouted") == []
     clock.forward(3)
     await reroute(nodes[EE].desk, nodes[EE].broker)
-    assert len(await details(nodes[EE], "rerouted")) == 2
+    assert len(await audit_details(nodes[EE], "rerouted")) == 2
     await settle([*nodes.values()])
     answered_at = nodes[EE].desk.links.of(FI, clock.ms).answered_at
     assert answered_at == clock.ms
     for alert_id in (first, waiting):
         assert (await delivery(nodes[EE], alert_id, FI))["state"] == "delivered"
+
+
+@pytest.mark.parametrize("why", ["behind others", "said to be missing"])
+async def test_deliveries_that_only_wait_do_not_hide_the_one_that_is_cut_off(
+    nodes: dict[Nation, Node], clock: Clock, why: str
+) -> None:
+    ee = nodes[EE]
+    waiting = [await send(ee, LV) for _ in range(MAX_REROUTED + 1)]
+    for _ in range(4):
+        await pass_time(nodes, clock, 8, CUT)
+    await ee.desk.ledger.write(
+        lambda tx: tx.connection.execute(
+            update(deliveries_table)
+            .where(deliveries_table.c.document_id.in_(waiting))
+            .values(
+                open=True,
+                queued_at=clock.ms - 10_000,
+                rerouted_at=None,
+                delivered_at=clock.ms if why == "said to be missing" else None,
+            )
+        )
+    )
+    alert_id = await send(ee, FI)
+    await ee.work()
+    clock.forward(4)
+    await exchange_heartbeats([*nodes.values()], [CUT])
+    ee.desk.links.of(LV, clock.ms).answered_at = clock.ms
+    begun = len(await audit_details(ee, "rerouted"))
+    await reroute(ee.desk, ee.broker)
+    assert (await audit_details(ee, "rerouted"))[begun:] == ["FI through LT,LV"]
+    assert "rerouted" in await audited(ee, alert_id)
+
+
+async def test_many_that_are_cut_off_from_one_nation_leave_the_other_its_turn(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    ee = nodes[EE]
+    for _ in range(MAX_REROUTED + 1):
+        await send(ee, LV)
+    clock.forward(1)
+    await send(ee, FI, info=CALM)
+    alert_id = await send(ee, FI)
+    clock.forward(4)
+    await reroute(ee.desk, ee.broker)
+    assert "FI through LT,LV" in await audit_details(ee, "rerouted")
+    assert "rerouted" in await audited(ee, alert_id)

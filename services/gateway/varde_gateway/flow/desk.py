@@ -15,6 +15,7 @@ from varde.identifiers import DocumentId, Nation, document_id
 from varde.keys import PrekeyPrivate, SigningKeys
 from varde.prekeys import DatedPrekey
 from varde.roster import Roster, Trust
+from varde_gateway.flow.budgets import Budgets
 from varde_gateway.flow.links import Links
 from varde_gateway.flow.log_talk import Logs, OutsideTalk
 from varde_gateway.flow.outgoing import Outgoing
@@ -91,6 +92,7 @@ class Desk:
     links: Links = field(default_factory=Links)
     refusals: Refusals = field(default_factory=Refusals)
     patience: Patience = field(default_factory=Patience)
+    budgets: Budgets = field(default_factory=Budgets)
     logs: Logs = field(default_factory=Logs)
     outside: tuple[OutsideTalk, ...] = ()
     storing: Storing = field(default_factory=Storing)

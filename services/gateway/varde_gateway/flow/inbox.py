@@ -25,19 +25,18 @@ from varde_gateway.flow.accept import (
     record_accepted,
     record_heard,
 )
-from varde_gateway.flow.beacon import hand_on, is_for_another
 from varde_gateway.flow.compose import Composed, compose_now
 from varde_gateway.flow.desk import Desk
+from varde_gateway.flow.hand_on import hand_on, is_for_another
 from varde_gateway.flow.outbox import UNRECEIPTED_KINDS
 from varde_gateway.flow.ports import Broker, BrokerError, Carried
-from varde_gateway.flow.refusals import record_refusal
+from varde_gateway.flow.refusals import RETRY_SECONDS, record_refusal
 from varde_gateway.flow.send import queue_deliveries, record_document
 from varde_gateway.flow.worker import repeat
 from varde_gateway.store.transaction import Transaction
 
 BATCH: Final = 64
 WAIT_SECONDS: Final = 5.0
-RETRY_SECONDS: Final = 5.0
 BROKER_PAUSE_SECONDS: Final = 1.0
 ROUTINE_PATIENCE_SECONDS: Final = 2.0
 PASSING_REASONS: Final = frozenset({Reason.NEWER_ROSTER, Reason.FROM_THE_FUTURE})
@@ -179,9 +178,7 @@ def _is_final(desk: Desk, judged: _Judged) -> bool:
     if isinstance(judged.outcome, Accepted) or judged.outcome.reason not in PASSING_REASONS:
         return True
     # By the clock that never goes back: one that is set back must not make everybody wait.
-    return not desk.patience.allows(
-        judged.carried.link, desk.ticks(), for_ms=int(RETRY_SECONDS * 1000)
-    )
+    return not desk.patience.allows(judged.carried.link, desk.ticks())
 
 
 def _judge(

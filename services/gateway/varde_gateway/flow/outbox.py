@@ -18,6 +18,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    func,
     or_,
     select,
     update,
@@ -126,7 +127,18 @@ async def run_outbox(desk: Desk, broker: Broker) -> None:
 
 
 async def publish(desk: Desk, broker: Broker, jobs: Sequence[Job]) -> list[Outcome]:
-    """Seal one batch and give it to the broker; what came of each, to be recorded."""
+    """Seal one batch and give it to the broker; what came of each, to be recorded.
+
+    Where that fails as a whole, the batch is done with for now: the sweep finds it in the database again.
+    """
+    try:
+        return await _publish(desk, broker, jobs)
+    except BaseException:
+        desk.outgoing.finish(jobs)
+        raise
+
+
+async def _publish(desk: Desk, broker: Broker, jobs: Sequence[Job]) -> list[Outcome]:
     suspended = [job for job in jobs if job.recipient in desk.trust.suspended]
     allowed = [job for job in jobs if job.recipient not in desk.trust.suspended]
     sealed, waiting = await asyncio.to_thread(seal_jobs, desk, allowed)
@@ -242,33 +254,49 @@ def _announce_sent(tx: Transaction, outcomes: Sequence[Outcome]) -> None:
             tx.event("delivery", {"id": document, "to": recipient, "state": "sent"})
 
 
-def open_deliveries(own: Nation, *conditions: ColumnElement[bool]) -> Select[Any]:
-    """Our own open deliveries with what ``job_of`` needs of their documents, the urgent before the routine, oldest first."""
-    urgent_first = case((deliveries_table.c.lane == Lane.URGENT.value, 0), else_=1)
+def open_deliveries(own: Nation, *conditions: ColumnElement[bool], most: int) -> Select[Any]:
+    """The first ``most`` of our own open deliveries with what ``job_of`` needs of their documents.
+
+    Each recipient has its turn, so that one for which thousands wait does not keep out the others; of each the urgent
+    before the routine, oldest first.
+    """
+    row = deliveries_table.c
+    urgent_first = case((row.lane == Lane.URGENT.value, 0), else_=1)
+    oldest = (urgent_first, row.queued_at, row.document_id)
+    turn = func.row_number().over(partition_by=row.recipient, order_by=oldest).label("turn")
+    its_document = and_(documents_table.c.sender == own, documents_table.c.id == row.document_id)
+    # Only what is ordered by: whole rows of fifty thousand would be sorted ten times as long.
+    first = (
+        select(row.document_id, row.recipient, turn)
+        .join(documents_table, its_document)
+        .where(row.open, *conditions)
+        .order_by(turn, *oldest)
+        .limit(most)
+        .subquery()
+    )
+    these = and_(first.c.document_id == row.document_id, first.c.recipient == row.recipient)
     return (
         select(
-            deliveries_table.c.document_id,
-            deliveries_table.c.recipient,
-            deliveries_table.c.lane,
-            deliveries_table.c.sealed,
-            deliveries_table.c.sequence,
-            deliveries_table.c.state,
-            deliveries_table.c.attempts,
-            deliveries_table.c.reroutings,
-            deliveries_table.c.queued_at,
-            deliveries_table.c.delivered_at,
+            row.document_id,
+            row.recipient,
+            row.lane,
+            row.sealed,
+            row.sequence,
+            row.state,
+            row.attempts,
+            row.reroutings,
             documents_table.c.kind,
             documents_table.c.expires_at,
         )
-        .join(documents_table, documents_table.c.id == deliveries_table.c.document_id)
-        .where(documents_table.c.sender == own, deliveries_table.c.open, *conditions)
-        .order_by(urgent_first, deliveries_table.c.queued_at)
+        .join(first, these)
+        .join(documents_table, its_document)
+        .order_by(first.c.turn, *oldest)
     )
 
 
 def _due(connection: Connection, own: Nation, now: int) -> Sequence[AnyRow]:
     due = or_(deliveries_table.c.next_attempt_at <= now, documents_table.c.expires_at * 1000 <= now)
-    return connection.execute(open_deliveries(own, due).limit(MAX_DUE)).all()
+    return connection.execute(open_deliveries(own, due, most=MAX_DUE)).all()
 
 
 def raw_documents(connection: Connection, desk: Desk, ids: set[str]) -> dict[str, bytes]:

@@ -16,6 +16,9 @@ from varde_gateway.store.transaction import MAX_TEXT, Transaction
 
 ONE_BY_ONE: Final = 30
 WINDOW_MS: Final = 60_000
+RETRY_SECONDS: Final = 5.0
+"""How long what may still be made good waits before it is tried again."""
+
 MAX_WAITING: Final = 64
 """Per link, and for as long as one waits: far less than the broker leaves unanswered, 4096 in all."""
 
@@ -51,7 +54,7 @@ class Refusals:
 
 
 class Patience:
-    """How many documents of each link may wait in our INBOX for time to make them good.
+    """How many documents of each link may wait in our INBOX for time to make them good, or to be handed on.
 
     The broker gives nobody anything more while too much is unanswered: one member could fill that room with documents from
     the future, and silence all others. Who is refused loses nothing: the sender publishes again what has no receipt.
@@ -61,11 +64,11 @@ class Patience:
         """Nothing waits yet."""
         self._windows: dict[Nation, tuple[int, int]] = {}
 
-    def allows(self, link: Nation, now: int, *, for_ms: int) -> bool:
-        """Whether one more may wait ``for_ms`` from ``now`` on."""
+    def allows(self, link: Nation, now: int) -> bool:
+        """Whether one more may wait from ``now`` on."""
         ends_at, waiting = self._windows.get(link, (0, 0))
         if ends_at <= now:
-            ends_at, waiting = now + for_ms, 0
+            ends_at, waiting = now + int(RETRY_SECONDS * 1000), 0
         if waiting >= MAX_WAITING:
             return False
         self._windows[link] = ends_at, waiting + 1
