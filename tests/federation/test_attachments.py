@@ -69,10 +69,10 @@ def content_at(coast: Federation, nation: str, file: dict[str, Any]) -> bytes:
     return answer.content
 
 
-def test_20_megabytes_come_whole_although_relay_and_gateway_are_killed_on_the_way(
+def test_50_megabytes_come_whole_although_relay_and_gateway_are_killed_on_the_way(
     coast: Federation,
 ) -> None:
-    content = os.urandom(20 * MEGABYTE)
+    content = os.urandom(50 * MEGABYTE)
     alert_id = send(coast, content, ["FI"])
     parts = Path(coast.nation("FI")["home"]) / "attachments"
 
