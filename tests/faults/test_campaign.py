@@ -9,7 +9,9 @@ from contextlib import closing
 import pytest
 
 from soak.campaign import Campaign, running_campaign
-from soak.faults import Cut, DiskFull, Fault, Freeze, Kill, OldCopy, StoreDeleted
+from soak.disks import DiskFull, OldCopy, StoreDeleted, StoreRolledBack
+from soak.fault import Fault
+from soak.faults import Cut, Freeze, Kill
 from soak.field import Deed, Mark
 from soak.hostile import ForgedAnswers, SignedGarbage
 from soak.hostile_words import Equivocation, RosterWithoutVotes
@@ -26,7 +28,7 @@ pytestmark = [
 NATIONS = ["EE", "FI", "LV"]
 SEED = 9
 HOSTILE: list[type[Fault]] = [SignedGarbage, ForgedAnswers, Equivocation, RosterWithoutVotes]
-KINDS: list[type[Fault]] = [Kill, Cut, StoreDeleted, DiskFull, Freeze, OldCopy]
+KINDS: list[type[Fault]] = [Kill, Cut, StoreDeleted, StoreRolledBack, DiskFull, Freeze, OldCopy]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
         yield running
 
 
-def test_a_campaign_of_ten_faults_four_of_them_hostile_acts_violates_no_invariant(
+def test_a_campaign_of_eleven_faults_four_of_them_hostile_acts_violates_no_invariant(
     campaign: Campaign,
 ) -> None:
     chance = random.Random(SEED)

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from soak.faults import Fault, OldCopy
+from soak.disks import OldCopy
+from soak.fault import Fault
 from soak.field import Field, small_disks
 from soak.invariants import ARRIVAL_SECONDS, Invariants, Tally, Violation
 from soak.refusals import Refusals

@@ -1,66 +1,21 @@
-"""The faults of a campaign. Each is drawn from a seed, said in one line, injected, and healed; it checks nothing.
+"""The faults of a campaign: of processes, links and clocks here, of disks in ``disks``, and how often each is drawn.
 
 To add one: a frozen dataclass below ``Fault`` with ``draw``, ``describe``, ``inject`` and ``heal``, and a line in
 ``WEIGHTS``. What a hostile member does is in ``hostile``.
 """
 
 import random
-import shutil
 import signal
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
+from soak.disks import DiskFull, OldCopy, StoreDeleted, StoreRolledBack
+from soak.fault import Fault, OfOneNation, Silence
 from soak.field import Field
 from support.lossy_wire import Shape
 from support.netns import PARTS
-
-Silence = tuple[str, str]
-"""Who must notice, and who is not heard any more."""
-
-
-class Fault(ABC):
-    """``kind`` is its row in the report; it is healed after ``seconds``, or as soon as every silence is noticed."""
-
-    kind: ClassVar[str]
-    seconds: float
-
-    @property
-    @abstractmethod
-    def struck(self) -> tuple[str, ...]:
-        """The nations whose logs are verified afterwards."""
-
-    @classmethod
-    @abstractmethod
-    def draw(cls, chance: random.Random, nations: Sequence[str]) -> Self:
-        """One of its kind."""
-
-    @abstractmethod
-    def describe(self) -> str:
-        """In one line."""
-
-    @abstractmethod
-    def inject(self, field: Field) -> None:
-        """Begin."""
-
-    def heal(self, field: Field) -> None:  # noqa: B027 -- most often the supervisor heals
-        """End, as an operator or time would."""
-
-    def silences(self, field: Field) -> set[Silence]:
-        """What must be noticed within two heartbeats; none where the fault is shorter."""
-        return set()
-
-
-class OfOneNation(Fault):
-    """A fault of one node."""
-
-    nation: str
-
-    @property
-    def struck(self) -> tuple[str, ...]:
-        return (self.nation,)
 
 
 @dataclass(frozen=True)
@@ -276,63 +231,6 @@ class Freeze(OfOneNation):
 
 
 @dataclass(frozen=True)
-class StoreDeleted(OfOneNation):
-    """Everything that a broker had on its disk is gone: under its feet, or while it was stopped."""
-
-    kind = "broker store deleted"
-    nation: str
-    running: bool
-    seconds: float
-
-    @classmethod
-    def draw(cls, chance: random.Random, nations: Sequence[str]) -> Self:
-        return cls(chance.choice(nations), chance.random() < 0.5, chance.uniform(0.5, 3))
-
-    def describe(self) -> str:
-        return f"store of {self.nation}'s broker deleted while {'it runs' if self.running else 'the node is stopped'}"
-
-    def inject(self, field: Field) -> None:
-        if not self.running:
-            field.federation.stop(self.nation)
-        for each in field.disk(self.nation, "broker").iterdir():
-            if each.is_dir():
-                shutil.rmtree(each, ignore_errors=True)
-            else:
-                each.unlink(missing_ok=True)
-
-    def heal(self, field: Field) -> None:
-        if self.running:
-            field.federation.signal(self.nation, "broker", signal.SIGKILL)
-        else:
-            field.federation.start(self.nation)
-
-
-@dataclass(frozen=True)
-class DiskFull(OfOneNation):
-    """No byte is left for a node's database, or for its broker."""
-
-    kind = "disk full"
-    nation: str
-    which: str
-    seconds: float
-
-    @classmethod
-    def draw(cls, chance: random.Random, nations: Sequence[str]) -> Self:
-        which = chance.choice(["database", "broker"])
-        return cls(chance.choice(nations), which, chance.uniform(1, 6))
-
-    def describe(self) -> str:
-        return f"disk of {self.nation}'s {self.which} full, {self.seconds:.1f} s"
-
-    def inject(self, field: Field) -> None:
-        field.fill(field.disk(self.nation, self.which))
-
-    def heal(self, field: Field) -> None:
-        # nats-server remembers the failed write of a block: the node itself must find that out and restart it.
-        field.clear(field.disk(self.nation, self.which))
-
-
-@dataclass(frozen=True)
 class ClockSkew(OfOneNation):
     """The clock of gateway and relay steps away and back; more than five minutes is more than documents allow."""
 
@@ -362,34 +260,6 @@ class ClockSkew(OfOneNation):
         # The processes run on, as after a step by NTP; from the next start on they have the machine's clock again.
         field.set_clock(self.nation, 0)
         field.unskewable(self.nation)
-
-
-@dataclass(frozen=True)
-class OldCopy(OfOneNation):
-    """A node is given back a copy of its database that is some seconds old."""
-
-    kind = "old database copy"
-    nation: str
-    age_seconds: float
-    seconds: float = 0.0
-
-    @classmethod
-    def draw(cls, chance: random.Random, nations: Sequence[str]) -> Self:
-        return cls(chance.choice(nations), chance.uniform(2, 10))
-
-    def describe(self) -> str:
-        return f"{self.nation} given back its database of {self.age_seconds:.0f} s before"
-
-    def inject(self, field: Field) -> None:
-        copy = field.copy_database(self.nation)
-        time.sleep(self.age_seconds)
-        # What a client was not answered must not be repeated at a node that has forgotten it.
-        field.traffic.pause([self.nation])
-        field.federation.stop(self.nation)
-        field.give_back(self.nation, copy)
-
-    def heal(self, field: Field) -> None:
-        field.federation.start(self.nation)
 
 
 @dataclass(frozen=True)
@@ -460,6 +330,7 @@ WEIGHTS: dict[type[Fault], int] = {
     BadLink: 12,
     Freeze: 10,
     StoreDeleted: 8,
+    StoreRolledBack: 6,
     DiskFull: 8,
     ClockSkew: 4,
     OldCopy: 4,

@@ -1,6 +1,7 @@
 """Where faults are injected: the federation, its traffic, its small disks, and what a fault has made impossible."""
 
 import os
+import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -115,6 +116,21 @@ class Field:
         origin = f"varde.{nation.lower()}/log"
         others = [each for each in self.federation.nations if each != nation]
         return max(self.federation.ask(each, query, origin)[0][0] for each in others)
+
+    def copy_store(self, nation: str) -> Path:
+        """A copy of the files of the broker, which stands still."""
+        copy = self.federation.directory / f"{nation}.store"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(self.disk(nation, "broker"), copy)
+        return copy
+
+    def empty_store(self, nation: str) -> None:
+        """Take away everything that the broker has on its disk, under its feet where it runs."""
+        for each in self.disk(nation, "broker").iterdir():
+            if each.is_dir():
+                shutil.rmtree(each, ignore_errors=True)
+            else:
+                each.unlink(missing_ok=True)
 
     def disk(self, nation: str, which: str) -> Path:
         """The file system of the ``database`` or of the ``broker``."""

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-from soak.faults import OfOneNation
+from soak.fault import OfOneNation
 from soak.field import Deed, Field
 from soak.hands import Hands, Message
 from support.alerts import headlined_alert

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from soak.faults import Fault
+from soak.fault import Fault
 from soak.field import Bound, Deed, Field
 from soak.hands import Hands, Message
 from soak.hostile import (
