@@ -14,13 +14,14 @@ from support.federation import EE, FI, LV
 from varde.identifiers import Lane
 from varde.subjects import inbox_subject, outbox_subject
 from varde_gateway.broker_link import BrokerLink
-from varde_gateway.broker_streams import INBOX_PER_SUBJECT, BrokerLimits
+from varde_gateway.broker_streams import BrokerLimits
 from varde_gateway.broker_wire import Live
 from varde_gateway.flow.ports import BrokerFull, BrokerUnavailable, Held, Outbound
 from varde_relay.nats_link import Connection, Inbound, StreamFull
 
 pytestmark = [pytest.mark.processes, pytest.mark.asyncio]
 URGENT_FI = outbox_subject(FI, Lane.URGENT)
+SHARE = 1000
 
 
 async def test_the_streams_and_every_peers_two_consumers_are_made(tmp_path: Path) -> None:
@@ -109,11 +110,11 @@ async def test_a_flooder_has_its_own_share_of_the_inbox_and_the_rest_waits_at_it
         await relay.open()
         flood = [
             Inbound(inbox_subject(Lane.URGENT, FI), b"x", f"FI.{each}")
-            for each in range(INBOX_PER_SUBJECT + 10)
+            for each in range(SHARE + 10)
         ]
         answers = await relay.publish_many(flood)
-        assert answers[:INBOX_PER_SUBJECT] == [None] * INBOX_PER_SUBJECT
-        assert {type(each) for each in answers[INBOX_PER_SUBJECT:]} == {StreamFull}
+        assert answers[:SHARE] == [None] * SHARE
+        assert {type(each) for each in answers[SHARE:]} == {StreamFull}
         alert = Inbound(inbox_subject(Lane.URGENT, LV), b"alert", "LV.1")
         assert await relay.publish_many([alert]) == [None]
         before = 0
@@ -121,7 +122,7 @@ async def test_a_flooder_has_its_own_share_of_the_inbox_and_the_rest_waits_at_it
             before += len(batch)
             for each in batch:
                 await each.acknowledge()
-        assert before + len(batch) == INBOX_PER_SUBJECT + 1
+        assert before + len(batch) == SHARE + 1
         await relay.close()
 
 
