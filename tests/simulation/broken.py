@@ -2,13 +2,14 @@
 
 import json
 from typing import Any
+from unittest.mock import patch
 
 from simulation.node import SimNode
 from simulation.world import World
-from varde.encoding import sha256_base64url
+from varde import roster
+from varde.keys import VerifyKeys
 from varde.opening import Opened, open_document
 from varde.receipt import Receipt, Receipted, Stage, format_receipt
-from varde.roster import format_roster_payload, format_voted_roster
 from varde.signing import Kind, parse_signed
 from varde.subjects import message_id, outbox_subject
 from varde_gateway.flow.compose import compose_now
@@ -105,20 +106,11 @@ class UsesAnyPrekeys(SimNode):
 
 
 class TakesAnything(SimNode):
-    """Keeps what it fetched without opening it."""
+    """Verifies no signature of what it takes in; all its other checks are as they should be."""
 
     async def take_in(self, most: int, *, acknowledge: bool = True) -> int:
-        for message, _, link in [*self.broker.inbox][:1]:
-            await _run(
-                self,
-                "INSERT OR IGNORE INTO document (sender, id, kind, lane, digest, raw, issued_at, expires_at, recorded_at)"
-                " VALUES (?, ?, 'alert', 'urgent', ?, ?, 0, 0, 0)",
-                link,
-                message.id[:36],
-                sha256_base64url(message.raw),
-                message.raw,
-            )
-        return await super().take_in(most, acknowledge=acknowledge)
+        with patch.multiple(VerifyKeys, verify_ed25519=_believe, verify_ml_dsa_65=_believe):
+            return await super().take_in(most, acknowledge=acknowledge)
 
 
 class RewritesItsLog(SimNode):
@@ -142,27 +134,14 @@ class LosesItsLog(SimNode):
 
 
 class CountsNoVotes(SimNode):
-    """Follows a roster for which nobody has voted; only at the end, since it would not start again with it."""
+    """Follows what is proposed however few have voted; only at the end, since it would not start again with it."""
 
     async def look_around(self) -> None:
         if not self.world.settling:
+            await super().look_around()
             return
-        current = self.desk.trust.current
-        payload = format_roster_payload(
-            federation=current.federation,
-            version=current.version + 1,
-            previous=current.hash,
-            issued_at=current.issued_at + 1,
-            expires_at=current.expires_at,
-            members=current.members.values(),
-        )
-        await _run(
-            self,
-            "INSERT OR IGNORE INTO roster (version, hash, raw, accepted_at) VALUES (?, ?, ?, 0)",
-            current.version + 1,
-            sha256_base64url(payload),
-            format_voted_roster(payload, []),
-        )
+        with patch.object(roster, "_require_threshold", _believe):
+            await super().look_around()
 
 
 class HearsGhosts(SimNode):
@@ -181,6 +160,10 @@ class KeepsSilent(SimNode):
         await super().beat()
         for peer in self.desk.peers():
             self.desk.links.of(peer, self.desk.ticks()).told = LinkState.LIVE
+
+
+def _believe(*_: object) -> None:
+    """Finds no fault with anything."""
 
 
 def world_of(node: type[SimNode]) -> type[World]:

@@ -1,12 +1,13 @@
 """What may happen in a world, one deed a step: the nations' own work, and what links, brokers, clocks and disks do to it.
 
-What somebody hostile does is in ``hostile``. A deed says in the trace what it did, and draws everything by the world's lot.
+What somebody hostile does is in ``hostile``, votes and suspensions are in ``votes``. A deed says in the trace what it did, and draws everything by the world's lot.
 """
 
 from collections.abc import Awaitable, Callable
 
 from simulation.hostile import (
     distort_label,
+    forge_alert,
     give_away,
     lie_about_receipt,
     play_old_prekeys,
@@ -16,18 +17,24 @@ from simulation.hostile import (
 )
 from simulation.invariants import Sent, Watch
 from simulation.node import SimNode
+from simulation.votes import (
+    propose_renewal,
+    suspend_peer,
+    trust_again,
+    vote,
+    vote_twice,
+    want_another_gone,
+)
 from simulation.world import World
 from support.alerts import sample_alert
 from varde.acknowledgement import Response
 from varde.alert import parse_alert
 from varde.bulletin import Tlp
 from varde.identifiers import Lane, Nation
-from varde.proposal import Renewal
 from varde_gateway.flow.acknowledge import acknowledge
 from varde_gateway.flow.faults import FlowFault
 from varde_gateway.flow.prekeys import renew_prekeys
 from varde_gateway.flow.send import Order, send_alert
-from varde_gateway.flow.voting import cast_vote, propose
 
 CALM = [{**each, "severity": "Minor", "urgency": "Future"} for each in sample_alert()["info"][:1]]
 MOST_TOUCHES = 14
@@ -279,19 +286,6 @@ async def _announce_prekeys(world: World, _watch: Watch) -> None:
     world.say(f"{node.nation} announces its prekeys")
 
 
-async def _renew_roster(world: World, _watch: Watch) -> None:
-    node = _any(world)
-    try:
-        proposed = await propose(node.desk, Renewal(), actor="admin")
-        world.say(f"{node.nation} proposes a renewal")
-        for other in world.nodes.values():
-            if world.lot.random() < 0.8:
-                await cast_vote(other.desk, str(proposed["hash"]), instead=False, actor="admin")
-                world.say(f"{other.nation} votes")
-    except FlowFault:
-        return
-
-
 DEEDS: dict[str, tuple[float, Deed]] = {
     "send": (9, _send),
     "publish": (8, _publish),
@@ -303,7 +297,10 @@ DEEDS: dict[str, tuple[float, Deed]] = {
     "heal": (2, _heal),
     "acknowledge": (3, _acknowledge),
     "announce prekeys": (0.7, _announce_prekeys),
-    "renew the roster": (0.4, _renew_roster),
+    "propose a renewal": (3, propose_renewal),
+    "vote for a renewal": (5, vote),
+    "suspend a peer": (0.5, suspend_peer),
+    "trust a peer again": (0.7, trust_again),
 }
 FAULTS: dict[str, tuple[float, Deed]] = {
     "publish and crash": (1.5, _publish_and_crash),
@@ -325,4 +322,7 @@ FAULTS: dict[str, tuple[float, Deed]] = {
     "old prekeys": (0.7, play_old_prekeys),
     "false receipt": (1.5, lie_about_receipt),
     "false label": (0.7, distort_label),
+    "forged alert": (0.7, forge_alert),
+    "want another's seat": (0.5, want_another_gone),
+    "vote twice": (0.7, vote_twice),
 }

@@ -11,13 +11,19 @@ from collections.abc import Callable
 from simulation.invariants import Watch
 from simulation.node import Message
 from simulation.world import World
+from support.alerts import sample_alert
 from support.federation import a_document_id
 from varde.admission import is_sealed
+from varde.alert import parse_alert
+from varde.bulletin import Bulletin, Tlp, format_bulletin
 from varde.document import Document, format_document
 from varde.encoding import JsonObject, decode_base64url, encode_base64url, sha256_base64url
+from varde.envelope import IV_BYTES, EnvelopeHeader
 from varde.errors import VardeError
 from varde.identifiers import Lane, Nation, parse_document_id
+from varde.prekeys import choose_prekey
 from varde.receipt import Receipt, Receipted, Stage, format_receipt
+from varde.sealing import CONTENT_KEY_BYTES, seal
 from varde.signing import Kind, claimed_kind, parse_signed, sign
 from varde.transit import Transit
 
@@ -102,6 +108,36 @@ async def lie_about_receipt(world: World, watch: Watch) -> None:
     world.say(f"{liar} signs a receipt of {another} for {alert.id}")
 
 
+async def forge_alert(world: World, _watch: Watch) -> None:
+    """An alert in the name of another nation, sealed as it should be, over two signatures that are not its own."""
+    liar, another, victim = world.lot.sample(sorted(world.nodes), 3)
+    now = world.ms // 1000
+    known = world.nodes[liar].desk.peer_prekeys.get(victim, ())
+    chosen = choose_prekey(known, now, stale_allowed=True)
+    if chosen is None:
+        return
+    bulletin = Bulletin(Tlp.AMBER, parse_alert(sample_alert()), share_acknowledgements=False)
+    document = _document(world, another, victim, format_bulletin(bulletin))
+    signed = sign(format_document(document), Kind.ALERT, world.federation.parties[another].signing)
+    for place in range(2):
+        signed = _edited(signed, _signature(place))
+    header = EnvelopeHeader(
+        federation=document.federation,
+        sender=another,
+        to=victim,
+        id=document.id,
+        lane=Lane.URGENT,
+        expires_at=document.expires_at,
+        sequence=0,
+        kid=chosen.prekey.kid,
+    )
+    key, iv = world.lot.randbytes(CONTENT_KEY_BYTES), world.lot.randbytes(IV_BYTES)
+    raw = seal(signed, header, chosen.prekey, content_key=key, iv=iv)
+    message = Message(f"forgery-{world.lot.random()}", raw, None)
+    world.nodes[victim].broker.inbox.append((message, Lane.URGENT, another))
+    world.say(f"{liar} forges an alert of {another} for {victim}")
+
+
 async def distort_label(world: World, _watch: Watch) -> None:
     """A label that names another way or another nation: nobody signs it."""
     if not world.recorded:
@@ -118,18 +154,24 @@ async def distort_label(world: World, _watch: Watch) -> None:
 def _receipt_for(
     world: World, sender: Nation, alert: str, digest: str, another: Nation
 ) -> Document:
-    now = world.ms // 1000
-    roster = world.nodes[sender].desk.trust.current
     document = Receipted(parse_document_id(alert), digest, world.ms)
+    receipt = Receipt(Stage.DELIVERED, (document,))
+    return _document(world, another, sender, format_receipt(receipt))
+
+
+def _document(world: World, sender: Nation, to: Nation, body: JsonObject) -> Document:
+    """By the roster that the recipient knows, and good for ten minutes."""
+    now = world.ms // 1000
+    roster = world.nodes[to].desk.trust.current
     return Document(
         federation=roster.federation,
         id=a_document_id(world.lot.getrandbits(70)),
-        sender=another,
-        to=(sender,),
+        sender=sender,
+        to=(to,),
         issued_at=now,
         expires_at=now + 600,
         roster=roster.reference,
-        body=format_receipt(Receipt(Stage.DELIVERED, (document,))),
+        body=body,
     )
 
 

@@ -17,7 +17,7 @@ from support.federation import EE, FI, LT, LV, federation
 
 FEWEST_STEPS = 30
 MOST_STEPS = 60
-SETTLING_ROUNDS = 45
+SETTLING_ROUNDS = 75
 NATIONS = (EE, FI, LV, LT)
 _MENU = DEEDS | FAULTS
 

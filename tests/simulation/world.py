@@ -23,10 +23,12 @@ from support.nodes import Clock as StillClock
 from support.nodes import running_nodes
 from varde.admission import Admit, admit
 from varde.identifiers import Lane, Nation
+from varde.roster import threshold
 from varde_gateway.flow.outbox import reopen_queued
 from varde_gateway.flow.ports import Outbound
 from varde_gateway.flow.prekeys import load_prekeys
 from varde_gateway.flow.rosters import load_trust
+from varde_gateway.flow.suspensions import restore
 from varde_gateway.flow.trust_followers import TrustFollower
 from varde_gateway.store.database import Database, open_database
 
@@ -93,6 +95,12 @@ class World:
         self.doom: Doom | None = None
         self.watcher: Callable[[Nation, Outbound], None] | None = None
         self.heard_at: dict[tuple[Nation, Nation], int] = {}
+        # What was proposed, by hash, and for which renewal each nation has voted as which version: see ``votes``.
+        self.renewals: dict[str, None] = {}
+        self.grudges: dict[str, None] = {}
+        self.ballots: dict[tuple[Nation, int], str] = {}
+        nations = sorted(self.federation.parties)
+        self.grudging = sorted(self.lot.sample(nations, threshold(len(nations)) - 1))
 
     async def open(self) -> None:
         self.place.begin()
@@ -165,9 +173,11 @@ class World:
         await self.crash(nation)
 
     def reaches(self, a: Nation, b: Nation) -> bool:
-        """Whether the relay of ``b`` can fetch from the broker of ``a``."""
-        brokers = self.nodes[a].broker, self.nodes[b].broker
-        return (a, b) not in self.cut and not any(each.down for each in brokers)
+        """Whether the relay of ``b`` can fetch from the broker of ``a``: neither side keeps a link to whom it suspends."""
+        here, there = self.nodes[a], self.nodes[b]
+        if a in there.desk.trust.suspended or b in here.desk.trust.suspended:
+            return False
+        return (a, b) not in self.cut and not here.broker.down and not there.broker.down
 
     def carry(
         self,
@@ -222,18 +232,22 @@ class World:
                     self.heard_at[peer, nation] = self.ms
 
     async def heal_and_settle(self, rounds: int) -> None:
-        """Every link, broker and clock is right again; let everybody work for ``rounds`` times ten seconds."""
+        """Every link, broker and clock is right again, everybody trusts everybody; all work for ``rounds`` times ten seconds."""
         self.settling = True
         self.cut.clear()
         for node in self.nodes.values():
             node.broker.down = node.broker.deaf = False
             node.clock.skew_ms = 0
+        for node in self.nodes.values():
+            for peer in sorted(node.desk.trust.suspended):
+                await restore(node.desk, peer, actor="admin")
         # What a restored node has lost is delivered, as far as its sender knows: only the heartbeats find that gap.
         fewest = 5 if any(node.lineage for node in self.nodes.values()) else 1
         for number in range(rounds):
             self.ms += 10_000
             await self.work_once()
-            if number >= fewest and not await self.anything_open():
+            versions = {node.desk.trust.current.version for node in self.nodes.values()}
+            if number >= fewest and len(versions) == 1 and not await self.anything_open():
                 return
 
     async def work_once(self) -> None:
