@@ -275,9 +275,10 @@ def accept_next(current: Roster, voted: VotedRoster, now: int) -> Roster:
     return roster
 
 
-def could_follow(current: Roster, roster: Roster, claimed: set[Nation], now: int) -> bool:
-    """Whether ``roster`` would be accepted if everybody of ``claimed`` had voted: else no vote is worth verifying."""
-    old, new = (claimed & each.voters().keys() for each in (current, roster))
+def could_follow(
+    current: Roster, roster: Roster, old: set[Nation], new: set[Nation], now: int
+) -> bool:
+    """Whether the votes of ``old``, by their keys in ``current``, and ``new``, by those in ``roster``, would be enough."""
     try:
         _check_succession(current, roster, now)
         _check_votes(current, roster, old, new)
@@ -395,6 +396,5 @@ def _check_distinct(members: list[Member]) -> None:
         name for member in members for name in (member.broker, member.log_name, member.witness_name)
     ]
     if len(set(names)) != len(names):
-        raise Malformed(
-            "two members have one broker, or one log or witness name", Reason.BAD_ROSTER
-        )
+        detail = "two members have one broker, or one log or witness name"
+        raise Malformed(detail, Reason.BAD_ROSTER)

@@ -224,12 +224,13 @@ def test_what_could_follow_depends_on_who_is_said_to_have_voted(four: Federation
     renewed = parse_roster_payload(successor(four.roster, four.members()))
     joined = parse_roster_payload(successor(four.roster, [*four.members(), party(NO).member]))
     three = {EE, FI, LV}
-    assert could_follow(four.roster, renewed, three, LATER)
-    assert not could_follow(four.roster, renewed, {EE, FI, NO, LT}, LATER)
-    assert not could_follow(four.roster, renewed, three, NOW - 30 * DAY)
-    assert not could_follow(four.roster, joined, {*three, PL}, LATER)
-    assert could_follow(four.roster, joined, {*three, NO}, LATER)
-    assert not could_follow(renewed, renewed, three, LATER)
+    assert could_follow(four.roster, renewed, three, three, LATER)
+    assert not could_follow(four.roster, renewed, {EE, FI}, three, LATER)
+    assert not could_follow(four.roster, renewed, three, {EE, FI}, LATER)
+    assert not could_follow(four.roster, renewed, three, three, NOW - 30 * DAY)
+    assert not could_follow(four.roster, joined, three, {*three, PL}, LATER)
+    assert could_follow(four.roster, joined, three, {*three, NO}, LATER)
+    assert not could_follow(renewed, renewed, three, three, LATER)
 
 
 def test_attack_26_a_skipped_version_is_refused(four: Federation) -> None:

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from support.federation import (
     DAY,
@@ -21,9 +22,10 @@ from support.federation import (
     federation,
     party,
 )
-from support.nodes import Clock, carry, exchange_heartbeats, running_node
+from support.nodes import Clock, carry, exchange_heartbeats, running_node, settle
 from support.voters import (
     TellingBroker,
+    Voter,
     World,
     alert,
     audited,
@@ -58,16 +60,12 @@ from varde.roster import (
     parse_voted_roster,
 )
 from varde.signing import Kind
+from varde_gateway.flow.ballot_box import MAX_PROPOSALS, MAX_VOTES, read_proposal
 from varde_gateway.flow.compose import compose
 from varde_gateway.flow.desk import HeldKeys
 from varde_gateway.flow.faults import Conflict, Invalid, NotFound
 from varde_gateway.flow.prekeys import renew_prekeys
-from varde_gateway.flow.roster_changes import (
-    MAX_PROPOSALS,
-    MAX_VOTES,
-    settle_fork,
-    unsettled_forks,
-)
+from varde_gateway.flow.roster_changes import settle_fork, unsettled_forks
 from varde_gateway.flow.rosters import load_trust, rosters_after, rosters_for_relay
 from varde_gateway.flow.suspensions import restore, suspend
 from varde_gateway.flow.trust_followers import TrustFollower, bring_up_to_date
@@ -550,6 +548,97 @@ async def test_a_member_cannot_fill_the_tables_nor_push_out_what_others_brought(
     await send_raw(three[FI], Kind.ROSTER, format_proposal(far), LV)
     await three.run()
     assert parse_roster_payload(far).hash not in {each["hash"] for each in await listed(three[LV])}
+
+
+@asynccontextmanager
+async def payloads_read(voter: Voter) -> AsyncIterator[list[str]]:
+    """The statements that look for a stored proposal to take it into memory."""
+    engine, found = voter.node.desk.ledger._writer, []
+
+    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+        if statement.startswith("SELECT") and "roster_proposal.payload" in statement:
+            found.append(statement)
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield found
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+async def test_what_lacks_votes_is_not_read_again_with_every_document(three: World) -> None:
+    """Large proposals of a hostile FI, told over and over, and votes for nothing: no work for the writer of LV."""
+    now, base = three.clock() // 1000, three[EE].roster
+    payloads = [propose_successor(base, Renewal(), now + each) for each in range(8)]
+    for payload in payloads:
+        await send_raw(three[FI], Kind.ROSTER, format_proposal(payload), LV)
+    await three.run()
+    assert await count(three[LV], roster_proposals_table) == len(payloads)
+    parsed = read_proposal.cache_info().misses
+    async with payloads_read(three[LV]) as read:
+        for number, payload in enumerate(payloads):
+            await send_raw(three[FI], Kind.ROSTER, format_proposal(payload), LV)
+            digest = sha256_base64url(b"%d" % number)
+            stranger = vote_by(party(NO, number + 1), payload)
+            await send_raw(three[FI], Kind.VOTE, format_ballot(Ballot(2, digest, (stranger,))), LV)
+        await settle([each.node for each in three.voters.values()])
+    assert len(read) == len(payloads), "what the strangers' votes are for, which is not there"
+    assert read_proposal.cache_info().misses == parsed
+    # A vote that may count is verified, and the one proposal read for it; the spoiled ones are not kept.
+    async with payloads_read(three[LV]) as read:
+        for payload in payloads:
+            digest = parse_roster_payload(payload).hash
+            votes = (vote_by(party(FI), payload), vote_by(party(LV, 2), payload))
+            await send_raw(three[FI], Kind.VOTE, format_ballot(Ballot(2, digest, votes)), LV)
+        await settle([each.node for each in three.voters.values()])
+    assert len(read) == len(payloads)
+    assert read_proposal.cache_info().misses == parsed
+    assert [each["votes"] for each in await listed(three[LV])] == [["FI"]] * len(payloads)
+
+
+async def test_what_lacks_votes_has_nobody_write_while_it_waits(four: World) -> None:
+    digest = await four.propose(EE, Addition(party(NO).member))
+    await four.run()
+    for nation in (EE, FI, LV, PL):
+        await four.vote(nation, digest)
+    await four.run()
+    assert (await listed(four[FI]))[0]["missing"] == ["NO"]
+    commits = four[FI].node.desk.ledger.commits
+    for _ in range(5):
+        await four[FI].follower.follow()
+    assert four[FI].node.desk.ledger.commits == commits
+
+
+async def test_early_votes_are_verified_when_their_proposal_comes(three: World) -> None:
+    payload = propose_successor(three[EE].roster, Renewal(), three.clock() // 1000)
+    digest = parse_roster_payload(payload).hash
+    spoiled = tuple(
+        replace(vote_by(party(each), payload + b" "), nation=each) for each in (EE, FI, LV)
+    )
+    await send_raw(three[FI], Kind.VOTE, format_ballot(Ballot(2, digest, spoiled)), LV)
+    genuine = (vote_by(party(EE), payload),)
+    await send_raw(three[EE], Kind.VOTE, format_ballot(Ballot(2, digest, genuine)), LV)
+    await three.run()
+    assert await count(three[LV], roster_votes_table) == 4
+    await send_raw(three[FI], Kind.ROSTER, format_proposal(payload), LV)
+    await three.run()
+    assert three[LV].version == 1
+    assert await count(three[LV], roster_votes_table) == 1
+    await three.vote(LV, digest)
+    assert three[LV].version == 2
+
+
+async def test_a_vote_whose_header_is_no_header_stops_nothing_else(three: World) -> None:
+    payload = propose_successor(three[EE].roster, Renewal(), three.clock() // 1000)
+    digest = parse_roster_payload(payload).hash
+    genuine = vote_by(party(FI), payload)
+    ed25519 = replace(genuine.signatures.ed25519, protected="!")
+    without = replace(genuine, signatures=replace(genuine.signatures, ed25519=ed25519))
+    await send_raw(three[FI], Kind.VOTE, format_ballot(Ballot(2, digest, (genuine, without))), LV)
+    beside = await alert(three[EE], LV)
+    await three.run()
+    assert await has(three[LV], beside)
+    assert await count(three[LV], roster_votes_table) == 1
 
 
 async def test_a_crash_between_the_last_vote_and_its_effect_changes_nothing(

@@ -1,37 +1,44 @@
-"""How this node comes from one roster version to the next: proposals and votes are kept until they are enough.
+"""How this node comes from one roster version to the next: when the proposals and votes that were brought are enough.
 
 Nothing here decides by itself: ``varde.roster.accept_next`` counts the votes, and a version is accepted in the same
-transaction that recorded the last thing it needed, so that a crash leaves either none of it or all. What a member brings
-is bounded per member. Two rosters of one version that both have the members' votes are a fork: both are kept as
-evidence, and nothing further is accepted until a person has settled it. Protocol section 4.3.
+transaction that recorded the last thing it needed, so that a crash leaves either none of it or all. Two rosters of one
+version that both have the members' votes are a fork: both are kept as evidence, and nothing further is accepted until a
+person has settled it. What is kept, and for how long, is in ``ballot_box``. Protocol section 4.3.
 """
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Final
 
 import structlog
-from sqlalchemy import Connection, and_, delete, insert, or_, select, update
+from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from varde.auditlog import AuditKind
-from varde.encoding import format_json, parse_json
 from varde.errors import VardeError
 from varde.identifiers import Nation
 from varde.proposal import Ballot, Proposal, describe_successor
 from varde.roster import (
     Roster,
-    Vote,
+    Trust,
     VotedRoster,
     accept_next,
     format_vote,
     format_voted_roster,
     parse_roster_payload,
-    parse_vote,
     parse_voted_roster,
-    verify_vote,
 )
-from varde.signing import claimed_key
+from varde_gateway.flow.ballot_box import (
+    carriers_of,
+    decisive_proposals,
+    drop_spoiled_votes,
+    find_proposal,
+    fresh_votes,
+    is_valid,
+    keep_proposal,
+    keep_votes,
+)
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.rosters import follow_rosters, newest_roster, store_roster
+from varde_gateway.flow.rosters import follow_rosters, newest_roster, read_stored, store_roster
 from varde_gateway.store.tables import (
     deliveries_table,
     peer_prekeys_table,
@@ -45,11 +52,6 @@ from varde_gateway.store.transaction import Transaction
 MAX_AHEAD: Final = 64
 """How many versions ahead of ours a proposal or a vote is kept."""
 
-MAX_PROPOSALS: Final = 16
-MAX_VOTES: Final = 1024
-"""Of each nation that brings them. Where it brings more, those of the farthest versions go, then the oldest."""
-
-_MAX_VOTE_CHARACTERS: Final = 16 * 1024
 _LEFT: Final = "the nation has left the federation"
 _log = structlog.get_logger("roster")
 
@@ -65,74 +67,64 @@ def record_proposal(
         return
     if not _is_wanted(current, roster.version, roster.hash):
         return
-    known = tx.connection.scalars(
-        select(roster_proposals_table.c.proposed_by).where(
-            roster_proposals_table.c.hash == roster.hash
-        )
-    ).all()
-    if carrier not in known:
-        tx.connection.execute(
-            insert(roster_proposals_table),
-            {
-                "hash": roster.hash,
-                "proposed_by": carrier,
-                "version": roster.version,
-                "payload": proposal.payload,
-                "received_at": tx.now,
-            },
-        )
-        _trim_proposals(tx, carrier)
-    if not known:
-        tx.audit(
-            AuditKind.ROSTER_PROPOSED,
-            actor or carrier,
-            [("roster", str(roster.version)), ("digest", roster.hash)],
-            _in_words(current, roster),
-        )
-        tx.event(
-            "roster_proposal",
-            {"version": roster.version, "hash": roster.hash, "from": carrier},
-        )
-        # It may name new keys of ours, which the worker then looks for.
-        tx.after_commit(desk.trust_changed.set)
-    advance(tx, desk)
+    known = carriers_of(tx.connection, roster.hash)
+    if carrier in known:
+        return
+    keep_proposal(tx, carrier, proposal)
+    if known:
+        return
+    tx.audit(
+        AuditKind.ROSTER_PROPOSED,
+        actor or carrier,
+        [("roster", str(roster.version)), ("digest", roster.hash)],
+        _in_words(current, roster),
+    )
+    tx.event(
+        "roster_proposal",
+        {"version": roster.version, "hash": roster.hash, "from": carrier},
+    )
+    # It may name new keys of ours, which the worker then looks for.
+    tx.after_commit(desk.trust_changed.set)
+    base = _base_of(tx.connection, desk.trust, current, roster.version)
+    if base is not None:
+        drop_spoiled_votes(tx, proposal, base)
+        advance(tx, desk)
 
 
 def record_ballot(
     tx: Transaction, desk: Desk, carrier: Nation, ballot: Ballot, actor: str | None = None
 ) -> None:
-    """Keep the votes that ``carrier`` brought, except the spoiled ones, and go as far as the votes allow.
+    """Keep the votes that ``carrier`` brought, up to the first that is spoiled, and go as far as the votes allow.
 
-    A vote may come before what it is for; then it is verified when it is counted.
+    A vote may come before what it is for; then it is verified when that comes.
     """
     current = newest_roster(tx.connection, desk.trust)
     if not _is_wanted(current, ballot.version, ballot.hash):
         return
-    proposal = find_proposal(tx.connection, ballot.hash)
-    base = _base_of(tx.connection, current, ballot.version)
-    kept: list[Nation] = []
-    for vote in ballot.votes:
-        if proposal is not None and base is not None and not is_valid(proposal, base, vote):
-            _log.warning(
-                "spoiled vote ignored", member=vote.nation, carrier=carrier, hash=ballot.hash
-            )
-            continue
-        if _keep_vote(tx, carrier, ballot, vote):
-            kept.append(vote.nation)
-    if not kept:
+    votes = fresh_votes(tx.connection, carrier, ballot)
+    base = _base_of(tx.connection, desk.trust, current, ballot.version) if votes else None
+    proposal = None if base is None else find_proposal(tx.connection, ballot.hash)
+    if base is not None and proposal is not None:
+        held = [*takewhile(lambda each: is_valid(proposal, base, each[1]), votes)]
+        if len(held) < len(votes):
+            _log.warning("spoiled vote ignored", carrier=carrier, hash=ballot.hash)
+        votes = held
+    if not votes:
         return
-    _trim_votes(tx, carrier)
+    keep_votes(tx, carrier, ballot, votes)
+    kept = sorted({vote.nation for _, vote in votes})
     tx.audit(
         AuditKind.ROSTER_VOTED,
         actor or carrier,
         [("roster", str(ballot.version)), ("digest", ballot.hash)],
-        f"votes of {','.join(sorted(kept))}",
+        f"votes of {','.join(kept)}",
     )
     tx.event(
         "roster_vote",
-        {"version": ballot.version, "hash": ballot.hash, "votes": [*sorted(kept)], "from": carrier},
+        {"version": ballot.version, "hash": ballot.hash, "votes": [*kept], "from": carrier},
     )
-    advance(tx, desk)
+    if proposal is not None:
+        advance(tx, desk)
 
 
 def advance(tx: Transaction, desk: Desk) -> None:
@@ -140,9 +132,13 @@ def advance(tx: Transaction, desk: Desk) -> None:
     now = tx.now // 1000
     accepted: list[Roster] = []
     current = newest_roster(tx.connection, desk.trust)
-    _look_for_late_fork(tx, current, now)
-    while not unsettled_forks(tx.connection):
-        following = _followers(tx.connection, current, current.version + 1, now)
+    base = _base_of_rivals(tx.connection, desk.trust, current)
+    while True:
+        if base is not None:
+            _look_for_late_fork(tx, base, current, now)
+        if unsettled_forks(tx.connection):
+            break
+        following = _followers(tx, current, decisive_proposals(tx.connection, current, now), now)
         if not following:
             break
         if len(following) > 1:
@@ -151,14 +147,23 @@ def advance(tx: Transaction, desk: Desk) -> None:
         ((roster, raw),) = following
         _accept(tx, current, roster, raw)
         accepted.append(roster)
-        current = roster
-        _look_for_late_fork(tx, current, now)
+        base, current = current, roster
     if accepted:
 
         def adopt() -> None:
             adopt_rosters(desk, accepted)
 
         tx.after_commit(adopt)
+
+
+def can_advance(connection: Connection, trust: Trust, now: int) -> bool:
+    """Whether ``advance`` would find anything to do, if the stored votes are what they claim to be."""
+    base = _base_of_rivals(connection, trust, trust.current)
+    if base is not None and _rivals(connection, base, now):
+        return True
+    return not unsettled_forks(connection) and bool(
+        decisive_proposals(connection, trust.current, now)
+    )
 
 
 def adopt_rosters(desk: Desk, accepted: Sequence[Roster]) -> None:
@@ -206,50 +211,6 @@ def settle_fork(tx: Transaction, desk: Desk, digest: str, actor: str) -> bool:
     return True
 
 
-def find_proposal(connection: Connection, digest: str) -> Proposal | None:
-    """The proposal of this hash, if somebody brought it."""
-    payload = connection.scalar(
-        select(roster_proposals_table.c.payload)
-        .where(roster_proposals_table.c.hash == digest)
-        .limit(1)
-    )
-    return None if payload is None else Proposal(payload, parse_roster_payload(payload))
-
-
-def next_proposals(connection: Connection, current: Roster) -> list[Proposal]:
-    """What may become the version after ``current``."""
-    return _proposals_of(connection, current.version + 1)
-
-
-def valid_votes(connection: Connection, proposal: Proposal, base: Roster) -> list[Vote]:
-    """The votes for a proposal that count after ``base``, each voter's key once."""
-    rows = connection.execute(
-        select(roster_votes_table.c.nation, roster_votes_table.c.key, roster_votes_table.c.vote)
-        .where(roster_votes_table.c.hash == proposal.roster.hash)
-        .order_by(roster_votes_table.c.nation, roster_votes_table.c.received_at)
-    )
-    valid: dict[tuple[str, str], Vote] = {}
-    for row in rows:
-        if (row.nation, row.key) not in valid:
-            vote = parse_vote(parse_json(row.vote.encode(), limit=_MAX_VOTE_CHARACTERS))
-            if is_valid(proposal, base, vote):
-                valid[row.nation, row.key] = vote
-    return [*valid.values()]
-
-
-def is_valid(proposal: Proposal, base: Roster, vote: Vote) -> bool:
-    """Whether a vote is by a key that its nation has in ``base``, or in the roster that it is for."""
-    seats = (base.members.get(vote.nation), proposal.roster.members.get(vote.nation))
-    for keys in {seat.voting_keys for seat in seats if seat is not None}:
-        if keys is not None:
-            try:
-                verify_vote(proposal.payload, vote, keys)
-            except VardeError:
-                continue
-            return True
-    return False
-
-
 def unsettled_forks(connection: Connection) -> list[tuple[str, int, bytes]]:
     """Hash, version and voted roster of each side of a fork that no person has settled."""
     rows = connection.execute(
@@ -265,98 +226,37 @@ def _is_wanted(current: Roster, version: int, digest: str) -> bool:
     return digest != current.hash and current.version <= version <= current.version + MAX_AHEAD
 
 
-def _base_of(connection: Connection, current: Roster, version: int) -> Roster | None:
+def _base_of(connection: Connection, trust: Trust, current: Roster, version: int) -> Roster | None:
     """The roster that a version follows, where we have it."""
     if version == current.version + 1:
         return current
-    if version == current.version:
-        raw = connection.scalar(
-            select(rosters_table.c.raw).where(rosters_table.c.version == version - 1)
-        )
-        return None if raw is None else parse_roster_payload(parse_voted_roster(raw).payload)
-    return None
-
-
-def _keep_vote(tx: Transaction, carrier: Nation, ballot: Ballot, vote: Vote) -> bool:
-    key = claimed_key(vote.signatures)
-    this = and_(
-        roster_votes_table.c.hash == ballot.hash,
-        roster_votes_table.c.nation == vote.nation,
-        roster_votes_table.c.key == key,
-        roster_votes_table.c.carried_by == carrier,
+    if version != current.version:
+        return None
+    if current is trust.current:
+        return trust.earlier.get(version - 1)
+    raw = connection.scalar(
+        select(rosters_table.c.raw).where(rosters_table.c.version == version - 1)
     )
-    if tx.connection.execute(select(roster_votes_table.c.key).where(this)).first() is not None:
-        return False
-    tx.connection.execute(
-        insert(roster_votes_table),
-        {
-            "hash": ballot.hash,
-            "nation": vote.nation,
-            "key": key,
-            "carried_by": carrier,
-            "version": ballot.version,
-            "vote": format_json(format_vote(vote)).decode(),
-            "received_at": tx.now,
-        },
-    )
-    return True
+    return None if raw is None else read_stored(raw)
 
 
-def _trim_proposals(tx: Transaction, carrier: Nation) -> None:
+def _base_of_rivals(connection: Connection, trust: Trust, current: Roster) -> Roster | None:
+    """What the current version follows, where there are others that may follow it as well."""
     table = roster_proposals_table
-    beyond = tx.connection.scalars(
-        select(table.c.hash)
-        .where(table.c.proposed_by == carrier)
-        .order_by(table.c.version, table.c.received_at.desc())
-        .offset(MAX_PROPOSALS)
-        .limit(MAX_PROPOSALS)
-    ).all()
-    if beyond:
-        tx.connection.execute(
-            delete(table).where(table.c.proposed_by == carrier, table.c.hash.in_(beyond))
-        )
-        _log.warning("proposals dropped", carrier=carrier, dropped=len(beyond))
-
-
-def _trim_votes(tx: Transaction, carrier: Nation) -> None:
-    table = roster_votes_table
-    beyond = tx.connection.execute(
-        select(table.c.hash, table.c.nation, table.c.key)
-        .where(table.c.carried_by == carrier)
-        .order_by(table.c.version, table.c.received_at.desc())
-        .offset(MAX_VOTES)
-        .limit(MAX_VOTES)
-    ).all()
-    for row in beyond:
-        tx.connection.execute(
-            delete(table).where(
-                table.c.carried_by == carrier,
-                table.c.hash == row.hash,
-                table.c.nation == row.nation,
-                table.c.key == row.key,
-            )
-        )
-    if beyond:
-        _log.warning("votes dropped", carrier=carrier, dropped=len(beyond))
-
-
-def _proposals_of(connection: Connection, version: int) -> list[Proposal]:
-    table = roster_proposals_table
-    rows = connection.execute(
-        select(table.c.hash, table.c.payload).where(table.c.version == version)
-    )
-    payloads = {row.hash: row.payload for row in rows}
-    return [Proposal(each, parse_roster_payload(each)) for _, each in sorted(payloads.items())]
+    query = select(table.c.hash).where(table.c.version == current.version).limit(1)
+    if connection.execute(query).first() is None:
+        return None
+    return _base_of(connection, trust, current, current.version)
 
 
 def _followers(
-    connection: Connection, base: Roster, version: int, now: int
+    tx: Transaction, base: Roster, proposals: Sequence[Proposal], now: int
 ) -> list[tuple[Roster, bytes]]:
-    """Every roster of this version that follows ``base`` with the votes that it needs."""
+    """Those of the proposals that follow ``base`` with the votes that they need."""
     following: list[tuple[Roster, bytes]] = []
-    for proposal in _proposals_of(connection, version):
+    for proposal in proposals:
         payload = proposal.payload
-        votes = valid_votes(connection, proposal, base)
+        votes = drop_spoiled_votes(tx, proposal, base)
         try:
             roster = accept_next(base, VotedRoster(payload, tuple(votes)), now)
         except VardeError as error:
@@ -367,15 +267,14 @@ def _followers(
     return following
 
 
-def _look_for_late_fork(tx: Transaction, current: Roster, now: int) -> None:
-    table = roster_proposals_table
-    query = select(table.c.hash).where(table.c.version == current.version).limit(1)
-    if tx.connection.execute(query).first() is None:
-        return
-    base = _base_of(tx.connection, current, current.version)
-    if base is None:
-        return
-    rivals = _followers(tx.connection, base, current.version, now)
+def _rivals(connection: Connection, base: Roster, now: int) -> list[Proposal]:
+    """What may follow ``base`` beside the version that does, and is no evidence of a fork yet."""
+    known = connection.scalars(select(roster_forks_table.c.hash)).all()
+    return decisive_proposals(connection, base, now, but=known)
+
+
+def _look_for_late_fork(tx: Transaction, base: Roster, current: Roster, now: int) -> None:
+    rivals = _followers(tx, base, _rivals(tx.connection, base, now), now)
     if rivals:
         raw = tx.connection.scalar(
             select(rosters_table.c.raw).where(rosters_table.c.version == current.version)

@@ -8,6 +8,7 @@ at every start, from the genesis fingerprint that was told out of band. How a ve
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 
 from sqlalchemy import Connection, insert, select
@@ -66,7 +67,13 @@ def newest_roster(connection: Connection, trust: Trust) -> Roster:
     ).one()
     if row.version == trust.current.version:
         return trust.current
-    return parse_roster_payload(parse_voted_roster(row.raw).payload)
+    return read_stored(row.raw)
+
+
+@lru_cache(maxsize=8)
+def read_stored(raw: bytes) -> Roster:
+    """A voted roster that was verified when it was stored, parsed once."""
+    return parse_roster_payload(parse_voted_roster(raw).payload)
 
 
 async def rosters_for_relay(ledger: Ledger, after: int = 0) -> bytes:

@@ -15,22 +15,23 @@ from sqlalchemy import Connection
 
 from varde.identifiers import Lane, Nation
 from varde.member import Member
-from varde.proposal import format_ballot, format_proposal, split_ballot
+from varde.proposal import Proposal, format_ballot, format_proposal, split_ballot
 from varde.roster import (
     Roster,
     Trust,
     changed_members,
-    parse_roster_payload,
     parse_voted_roster,
 )
 from varde.signing import Kind
+from varde_gateway.flow.ballot_box import next_proposals
 from varde_gateway.flow.compose import Composed, compose_now
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.own_keys import look_for_keys
 from varde_gateway.flow.prekeys import renew_prekeys
-from varde_gateway.flow.roster_changes import adopt_rosters, advance, next_proposals
+from varde_gateway.flow.roster_changes import adopt_rosters, advance, can_advance
 from varde_gateway.flow.rosters import (
     needs_renewal,
+    read_stored,
     rosters_after,
     rosters_for_relay,
     suspended_nations,
@@ -140,12 +141,10 @@ async def look_at_database(desk: Desk) -> None:
     if suspended != desk.trust.suspended:
         desk.trust = replace(desk.trust, suspended=suspended)
     await look_for_keys(desk, desk.trust.current)
-    proposals = await desk.ledger.read(
-        lambda connection: next_proposals(connection, desk.trust.current)
-    )
+    proposals, ready = await desk.ledger.read(lambda connection: _waiting(connection, desk))
     for each in proposals:
         await look_for_keys(desk, each.roster)
-    if proposals:
+    if ready:
         await desk.ledger.write(lambda tx: advance(tx, desk))
 
 
@@ -217,9 +216,14 @@ def _newer(connection: Connection, trust: Trust) -> tuple[list[AnyRow], frozense
     return [*rows], suspended_nations(connection)
 
 
+def _waiting(connection: Connection, desk: Desk) -> tuple[list[Proposal], bool]:
+    trust = desk.trust
+    return next_proposals(connection, trust.current), can_advance(connection, trust, desk.now())
+
+
 def _roster_of(row: AnyRow) -> Roster:
     # Verified by the replica that stored it, and again at the next start.
-    return parse_roster_payload(parse_voted_roster(row.raw).payload)
+    return read_stored(row.raw)
 
 
 def _seat(trust: Trust, nation: Nation) -> Member | None:
