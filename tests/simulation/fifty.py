@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import structlog
 
+from simulation.chart import Bar, Part, draw_bars
 from simulation.node import AtOnce
 from simulation.world import Place, World
 from support.alerts import sample_alert
@@ -36,7 +37,13 @@ SEEDS = (1, 2, 3)
 CUT_SHARE = 0.1
 ALERTS = 5
 SECONDS = 60
-COLOURS = ("#2b6cb0", "#4299e1", "#90cdf4", "#bee3f8", "#e2e8f0")
+PARTS = (
+    Part("straight", "#1e4e8c", "#ffffff"),
+    Part("through one", "#3f83c5", "#ffffff"),
+    Part("through two", "#93c1e8", "#1a202c"),
+    Part("through three", "#d2e5f6", "#1a202c"),
+    Part("not delivered", "#c2570c", "#ffffff"),
+)
 
 
 class Trial(NamedTuple):
@@ -93,7 +100,7 @@ def main() -> None:
     if asked.report is not None:
         asked.report.write_text(text)
     if asked.picture is not None:
-        asked.picture.write_text(picture(results))
+        asked.picture.write_text(picture(results, asked.nations))
 
 
 def a_federation(count: int) -> Federation:
@@ -292,33 +299,23 @@ def table(results: list[Result], nations: int, alerts: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def picture(results: list[Result]) -> str:
-    """An SVG of the deliveries by the number of nations that handed them on, one bar a degree and seed."""
-    width, bar, gap, left = 640, 34, 10, 120
-    rows: list[str] = []
-    for row, each in enumerate(results):
-        top, at = 40 + row * (bar + gap), float(left)
-        rows.append(
-            f'<text x="8" y="{top + 22}">{each.trial.degree} links, seed {each.trial.seed}</text>'
+def picture(results: list[Result], nations: int) -> str:
+    """The deliveries by the number of nations that handed them on, one bar a degree and seed."""
+    bars = [
+        Bar(
+            f"{each.trial.degree} links",
+            f"seed {each.trial.seed}",
+            [*(each.hops[n] for n in range(MAX_HOPS + 1)), each.deliveries - each.delivered],
         )
-        for number in range(4):
-            share = each.hops[number] / max(1, each.deliveries) * (width - left - 20)
-            rows.append(
-                f'<rect x="{at:.1f}" y="{top}" width="{share:.1f}" height="{bar}" fill="{COLOURS[number]}"/>'
-            )
-            if share > 24:
-                rows.append(f'<text x="{at + 4:.1f}" y="{top + 22}">{each.hops[number]}</text>')
-            at += share
-    legend = "".join(
-        f'<rect x="{left + n * 120}" y="12" width="12" height="12" fill="{COLOURS[n]}"/>'
-        f'<text x="{left + 18 + n * 120}" y="23">{n} on the way</text>'
-        for n in range(4)
-    )
-    height = 50 + len(results) * (bar + gap)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        f'font-family="sans-serif" font-size="13">'
-        f"<title>Deliveries by the nations that handed them on</title>{legend}{''.join(rows)}</svg>\n"
+        for each in results
+    ]
+    return draw_bars(
+        "Deliveries by the nations that handed them on",
+        f"{nations} nations with 4, 6 or 8 direct links each, {CUT_SHARE:.0%} of the links cut; one alert of each of "
+        f"{results[0].deliveries // (nations - 1)} nations to all others",
+        "deliveries",
+        PARTS,
+        bars,
     )
 
 
