@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 
 from support.federation import EE, FI, LT, LV, NO, a_document_id, federation
-from support.nodes import Clock, MemoryBroker, Node, exchange_heartbeats, running_nodes
-from support.sending import audit_details, send
+from support.nodes import Clock, MemoryBroker, Node, carry, exchange_heartbeats, running_nodes
+from support.sending import audit_details, seen, send
 from varde.encoding import encode_base64url
 from varde.identifiers import Lane, Nation
 from varde.transit import Transit
@@ -21,7 +21,7 @@ from varde_gateway.flow.budgets import (
 )
 from varde_gateway.flow.hand_on import MAX_WAITING
 from varde_gateway.flow.links import LATE_MS, SILENT_MS
-from varde_gateway.flow.ports import BrokerError, BrokerFull, Outbound
+from varde_gateway.flow.ports import BrokerError, BrokerFull, Held, Outbound
 from varde_gateway.flow.refusals import MAX_WAITING as MAX_PATIENCE
 
 pytestmark = pytest.mark.asyncio
@@ -69,6 +69,28 @@ class FullBroker(MemoryBroker):
 
     async def publish_many(self, messages: Sequence[Outbound]) -> list[BrokerError | None]:
         return [BrokerFull("maximum bytes exceeded") for _ in messages]
+
+
+class FailingBroker(MemoryBroker):
+    """Meets what nobody foresaw."""
+
+    async def held(self) -> Held:
+        raise RuntimeError("nobody foresaw it")
+
+
+async def test_what_cannot_even_be_tried_does_not_stop_our_own_documents(
+    nodes: dict[Nation, Node],
+) -> None:
+    lv = nodes[LV]
+    alert_id = await send(nodes[EE], LV)
+    await nodes[EE].work()
+    await carry(nodes[EE], lv)
+    arrived = lv.broker.inbox
+    lv.broker = FailingBroker(inbox=arrived)
+    bring(lv, junk(1))
+    with pytest.raises(RuntimeError, match="nobody foresaw it"):
+        await lv.take_in()
+    assert await seen(lv, alert_id) is not None
 
 
 async def test_what_cannot_be_handed_on_is_let_go_and_does_not_fill_our_inbox(

@@ -104,10 +104,11 @@ async def take_in(desk: Desk, broker: Broker, batch: Sequence[Carried]) -> None:
     on_the_way: list[Carried] = []
     for each in batch:
         (on_the_way if is_for_another(desk, each) else own).append(each)
-    if on_the_way:
-        await hand_on(desk, broker, on_the_way)
+    # Ours first: what others have sent around shall not stop them, whatever becomes of it.
     if own:
         await _take_own(desk, own)
+    if on_the_way:
+        await hand_on(desk, broker, on_the_way)
 
 
 async def _take_own(desk: Desk, batch: Sequence[Carried]) -> None:
