@@ -10,16 +10,19 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import select
 
-from support.federation import EE, FI, federation
+from support.federation import EE, FI, a_document_id, federation, seed
 from support.nodes import Clock, Node, carry, running_node, running_nodes, settle
 from support.sending import count_alerts, delivery, send
+from varde.acknowledgement import Acknowledgement, Response, format_acknowledgement
 from varde.auditlog import AuditKind
-from varde.encoding import decode_base64url, encode_base64url
-from varde.identifiers import Lane, Nation
+from varde.encoding import JsonObject, decode_base64url, encode_base64url, sha256_base64url
+from varde.identifiers import DocumentId, Lane, Nation
 from varde.prekeys import Prekeys, format_prekeys
+from varde.receipt import Receipt, Receipted, Stage, format_receipt
+from varde.sealing import seal
 from varde.signing import Kind
-from varde_gateway.flow.compose import compose_now
-from varde_gateway.flow.refusals import MAX_WAITING
+from varde_gateway.flow.compose import Composed, compose_now
+from varde_gateway.flow.refusals import MAX_WAITING, ONE_BY_ONE
 from varde_gateway.store.tables import audit_leaves_table, peer_prekeys_table
 
 pytestmark = pytest.mark.asyncio
@@ -38,6 +41,10 @@ async def nodes(new_database: Callable[[], str], clock: Clock) -> AsyncIterator[
 
 
 async def reasons(node: Node) -> list[str]:
+    return [each.partition(":")[0] for each in await details(node)]
+
+
+async def details(node: Node) -> list[str]:
     rows = await node.desk.ledger.read(
         lambda c: c.execute(
             select(audit_leaves_table.c.leaf)
@@ -45,7 +52,7 @@ async def reasons(node: Node) -> list[str]:
             .order_by(audit_leaves_table.c.index)
         ).all()
     )
-    return [json.loads(leaf)["detail"].partition(":")[0] for (leaf,) in rows]
+    return [json.loads(leaf)["detail"] for (leaf,) in rows]
 
 
 async def bring(nodes: dict[Nation, Node]) -> None:
@@ -110,6 +117,69 @@ async def test_attack_19_prekeys_of_a_lower_sequence_never_replace_newer_ones(
     )
     assert sequence is not None
     assert sequence > 1
+
+
+def old_prekeys(nodes: dict[Nation, Node], number: int) -> bytes:
+    body = format_prekeys(Prekeys(sequence=1, keys=nodes[FI].desk.peer_prekeys[EE][:1]))
+    return say(nodes, Kind.PREKEYS, body).raw
+
+
+def reused_id(nodes: dict[Nation, Node], number: int) -> bytes:
+    """A receipt for nothing under one id, each with another moment in it."""
+    receipted = Receipted(a_document_id(number), sha256_base64url(b""), nodes[EE].desk.now_ms())
+    body = format_receipt(Receipt(Stage.DELIVERED, (receipted,)))
+    return say(nodes, Kind.RECEIPT, body, a_document_id(1)).raw
+
+
+def foreign_acknowledgement(nodes: dict[Nation, Node], number: int) -> bytes:
+    answer = Acknowledgement(
+        a_document_id(number),
+        sha256_base64url(b""),
+        "nobody",
+        Response.ACKNOWLEDGED,
+        "",
+        nodes[EE].desk.now_ms(),
+    )
+    said = say(nodes, Kind.ACKNOWLEDGEMENT, format_acknowledgement(answer))
+    key = nodes[EE].desk.peer_prekeys[FI][0].prekey
+    header = federation().header(said.document, kid=key.kid, sequence=0)
+    return seal(said.raw, header, key, content_key=seed(f"key {number}"), iv=seed("iv")[:12])
+
+
+def say(
+    nodes: dict[Nation, Node], kind: Kind, body: JsonObject, document: DocumentId | None = None
+) -> Composed:
+    desk = nodes[EE].desk
+    return compose_now(
+        desk, kind, [FI], body, lane=Lane.URGENT, life_seconds=3600, document=document
+    )
+
+
+@pytest.mark.parametrize(
+    ("useless", "reason", "of_use"),
+    [
+        (old_prekeys, "replayed", 0),
+        (reused_id, "replayed", 1),
+        (foreign_acknowledgement, "bad_body", 0),
+    ],
+)
+async def test_attack_24_valid_documents_of_no_use_are_recorded_one_by_one_for_a_while_then_counted(
+    nodes: dict[Nation, Node],
+    clock: Clock,
+    useless: Callable[[dict[Nation, Node], int], bytes],
+    reason: str,
+    of_use: int,
+) -> None:
+    before = len(await reasons(nodes[FI]))
+    for number in range(of_use + ONE_BY_ONE + 20):
+        raw = useless(nodes, number)
+        nodes[FI].broker.inbox.append((raw, Lane.URGENT, EE, None))
+    await nodes[FI].take_in()
+    assert (await reasons(nodes[FI]))[before:] == [reason] * ONE_BY_ONE
+    clock.forward(61)
+    await nodes[FI].beat()
+    told = f"20 more documents refused within a minute: 20 {reason}"
+    assert (await details(nodes[FI]))[before + ONE_BY_ONE :] == [told]
 
 
 async def test_attack_20_a_crash_between_commit_and_acknowledgement_makes_no_second_alert(

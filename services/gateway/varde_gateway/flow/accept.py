@@ -17,7 +17,7 @@ from varde.document import Document
 from varde.encoding import JsonObject, format_json
 from varde.errors import Malformed, Reason
 from varde.identifiers import Lane, Nation
-from varde.opening import Opened
+from varde.opening import Opened, Rejection
 from varde.prekeys import Prekeys, format_prekeys, parse_prekeys
 from varde.proposal import (
     Ballot,
@@ -34,6 +34,7 @@ from varde_gateway.flow.attach import record_received
 from varde_gateway.flow.compose import Composed
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.prekeys import adopt_peer_prekeys
+from varde_gateway.flow.refusals import refuse_within
 from varde_gateway.flow.roster_changes import record_ballot, record_proposal
 from varde_gateway.flow.send import (
     describe_alert,
@@ -110,12 +111,9 @@ def record_accepted(
     if known == opened.digest:
         return
     if known is not None:
-        tx.audit(
-            AuditKind.REFUSED,
-            document.sender,
-            [("document", document.id), ("digest", opened.digest)],
-            f"{Reason.REPLAYED.value}: the id was used for another document",
-        )
+        subjects = [("document", document.id), ("digest", opened.digest)]
+        useless = Rejection(Reason.REPLAYED, "the id was used for another document", None)
+        refuse_within(tx, desk.refusals, document.sender, useless, subjects)
         return
     recorded[key] = opened.digest
     lane = opened.header.lane if opened.header is not None else Lane.URGENT
@@ -199,12 +197,8 @@ def _record_acknowledgement(
     ).one_or_none()
     subjects = [("document", acknowledgement.document), ("acknowledgement", composed.document.id)]
     if alert is None or nation not in alert.recipients.split(","):
-        tx.audit(
-            AuditKind.REFUSED,
-            nation,
-            subjects,
-            "acknowledgement of an alert that was not sent to it",
-        )
+        words = "acknowledgement of an alert that was not sent to it"
+        refuse_within(tx, desk.refusals, nation, Rejection(Reason.BAD_BODY, words, None), subjects)
         return
     record_acknowledgement_row(tx, composed, acknowledgement, alert.sender)
     tx.audit(
@@ -337,13 +331,15 @@ def _record_prekeys(tx: Transaction, desk: Desk, composed: Composed, prekeys: Pr
         select(peer_prekeys_table.c.sequence).where(peer_prekeys_table.c.nation == nation)
     )
     subjects = [("document", composed.document.id), ("digest", composed.digest)]
+    useless = None
     if _signed_by_former_keys(desk, composed.document):
-        tx.audit(AuditKind.REFUSED, nation, subjects, "prekeys signed with keys that were replaced")
-        return
-    if known is not None and prekeys.sequence <= known:
-        tx.audit(
-            AuditKind.REFUSED, nation, subjects, f"prekeys {prekeys.sequence} do not follow {known}"
-        )
+        words = "prekeys signed with keys that were replaced"
+        useless = Rejection(Reason.OLD_ROSTER, words, None)
+    elif known is not None and prekeys.sequence <= known:
+        words = f"prekeys {prekeys.sequence} do not follow {known}"
+        useless = Rejection(Reason.REPLAYED, words, None)
+    if useless is not None:
+        refuse_within(tx, desk.refusals, nation, useless, subjects)
         return
     row = {
         "nation": nation,

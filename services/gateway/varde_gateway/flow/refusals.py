@@ -5,6 +5,7 @@ the minute is over. Memory only: what is lost with the process is at most the co
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -46,6 +47,10 @@ class Refusals:
         window.unrecorded[rejection.reason] += 1
         return False
 
+    def room(self, link: Nation) -> int:
+        """How many more would be recorded one by one."""
+        return ONE_BY_ONE - self._windows[link].recorded if link in self._windows else ONE_BY_ONE
+
     def ended(self, now: int) -> dict[Nation, Counter[Reason]]:
         """What was only counted in the windows that are over; each is told once."""
         over = {link for link, window in self._windows.items() if window.ends_at <= now}
@@ -85,6 +90,35 @@ def record_refusal(tx: Transaction, link: Nation, rejection: Rejection) -> None:
     tx.event(
         "refused", {"from": link, "reason": reason, "detail": said.removeprefix(f"{reason}: ")}
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Noting:
+    """Counts a refusal when the transaction that found it is committed."""
+
+    refusals: Refusals
+    link: Nation
+    rejection: Rejection
+    now: int
+
+    def __call__(self) -> None:
+        self.refusals.note(self.link, self.rejection, self.now)
+
+
+def refuse_within(
+    tx: Transaction,
+    refusals: Refusals,
+    link: Nation,
+    rejection: Rejection,
+    subjects: Sequence[tuple[str, str]],
+) -> None:
+    """Audit what verified and is of no use, or have it only counted, as with any other refusal of ``link``."""
+    before = sum(isinstance(each, _Noting) and each.link == link for each in tx.callbacks)
+    if before < refusals.room(link):
+        tx.audit(
+            AuditKind.REFUSED, link, subjects, f"{rejection.reason.value}: {rejection.detail}"
+        )
+    tx.after_commit(_Noting(refusals, link, rejection, tx.now))
 
 
 def record_flood(tx: Transaction, link: Nation, reasons: Counter[Reason]) -> None:
