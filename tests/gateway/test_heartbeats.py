@@ -1,6 +1,7 @@
 """Completeness: what is lost on the way shows in the heartbeats and comes again; who is silent is noticed."""
 
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -124,6 +125,22 @@ async def test_a_nation_that_has_begun_anew_is_told_the_ways_within_two_seconds(
     clock.forward(1)
     await exchange_heartbeats([*nodes.values()])
     assert nodes[EE].desk.links.ways(FI, clock.ms) == (LV,)
+
+
+async def test_who_names_a_roster_that_nobody_else_has_is_named(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    await beats(nodes, clock)
+    desk = nodes[EE].desk
+    ahead = replace(desk.trust.current, version=900)
+    liar = replace(nodes[EE], desk=replace(desk, trust=replace(desk.trust, current=ahead)))
+    before: Any = await describe_federation(nodes[FI].desk)
+    assert (before["roster"]["newest_seen"], before["roster"]["newest_seen_from"]) == (1, [EE, LV])
+    await hear(nodes[FI].desk, EE, heartbeat(liar, FI, clock.ms + 1))
+    after: Any = await describe_federation(nodes[FI].desk)
+    assert (after["roster"]["newest_seen"], after["roster"]["newest_seen_from"]) == (900, [EE])
+    said = {each["nation"]: each["roster_version"] for each in after["members"]}
+    assert said == {EE: 900, FI: None, LV: 1}
 
 
 async def test_where_nothing_is_news_everybody_beats_once_in_ten_seconds(

@@ -12,6 +12,7 @@ from varde.opening import Opened, open_document
 from varde.receipt import Receipt, Receipted, Stage, format_receipt
 from varde.signing import Kind, parse_signed
 from varde.subjects import message_id, outbox_subject
+from varde_gateway.flow import ballot_box
 from varde_gateway.flow.compose import compose_now
 from varde_gateway.flow.links import LinkState
 from varde_gateway.flow.outbox import publish, record
@@ -140,7 +141,10 @@ class CountsNoVotes(SimNode):
         if not self.world.settling:
             await super().look_around()
             return
-        with patch.object(roster, "_require_threshold", _believe):
+        with (
+            patch.object(ballot_box, "threshold", lambda _: 1),
+            patch.object(roster, "_require_threshold", _believe),
+        ):
             await super().look_around()
 
 

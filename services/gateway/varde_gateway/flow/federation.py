@@ -24,6 +24,9 @@ async def describe_federation(desk: Desk) -> JsonObject:
     prekeys = {**desk.peer_prekeys, desk.nation: ours}
     roster = desk.trust.current
     now = desk.now()
+    # One heartbeat may name any version: who says so must stand beside it.
+    said = _versions_of_peers(desk)
+    newest = max([roster.version, *said.values()])
     return {
         "federation": roster.federation,
         "nation": desk.nation,
@@ -34,7 +37,8 @@ async def describe_federation(desk: Desk) -> JsonObject:
             "expires_at": rfc3339(roster.expires_at * 1000),
             "expired": now >= roster.expires_at,
             "renewal_due": needs_renewal(roster, now),
-            "newest_seen": max([roster.version, *_versions_of_peers(desk)]),
+            "newest_seen": newest,
+            "newest_seen_from": [*sorted(each for each, named in said.items() if named == newest)],
         },
         "members": [
             {
@@ -70,10 +74,11 @@ def peers_without_prekeys(desk: Desk) -> list[Nation]:
     ]
 
 
-def _versions_of_peers(desk: Desk) -> list[int]:
+def _versions_of_peers(desk: Desk) -> dict[Nation, int]:
+    """The roster that each peer's last heartbeat names, of those that were heard."""
     now = desk.ticks()
-    versions = [desk.links.of(peer, now).roster_version for peer in desk.peers()]
-    return [each for each in versions if each is not None]
+    versions = {peer: desk.links.of(peer, now).roster_version for peer in desk.peers()}
+    return {peer: version for peer, version in versions.items() if version is not None}
 
 
 def _describe_member(
@@ -104,6 +109,7 @@ def _describe_member(
         "last_heartbeat_at": rfc3339(link.heard_wall),
         "path": ways if state is LinkState.CUT else [],
         "hears": hears,
+        "roster_version": link.roster_version,
         "missing": sum(last - first + 1 for first, last in link.missing),
         "prekey": None if chosen is None else ("stale" if chosen.stale else "live"),
         "undelivered": count,

@@ -115,9 +115,7 @@ def refuse_within(
     """Audit what verified and is of no use, or have it only counted, as with any other refusal of ``link``."""
     before = sum(isinstance(each, _Noting) and each.link == link for each in tx.callbacks)
     if before < refusals.room(link):
-        tx.audit(
-            AuditKind.REFUSED, link, subjects, f"{rejection.reason.value}: {rejection.detail}"
-        )
+        tx.audit(AuditKind.REFUSED, link, subjects, f"{rejection.reason.value}: {rejection.detail}")
     tx.after_commit(_Noting(refusals, link, rejection, tx.now))
 
 

@@ -67,7 +67,10 @@ class RosterFacts(AnswerModel):
         description="Older than 30 days: the members should vote for the next."
     )
     newest_seen: int = Field(
-        description="The newest version that a peer names; above `version`, something is withheld."
+        description="The newest version that a peer names; above `version`, something is withheld, or a peer lies."
+    )
+    newest_seen_from: list[NationCode] = Field(
+        description="Which peers name it. One alone may say what is not true; `roster_version` tells what each says."
     )
 
 
@@ -98,6 +101,9 @@ class MemberView(AnswerModel):
         description="Through whom documents reach it while the direct link is cut; empty for the direct link."
     )
     hears: list[NationCode] = Field(description="Whom it says it hears.")
+    roster_version: int | None = Field(
+        description="The roster that its last heartbeat names; null before the first, and for this node itself."
+    )
     missing: int = Field(description="How many of its documents have not come and were asked for.")
     prekey: Literal["live", "stale"] | None = Field(
         description="`stale`: only alerts can be sealed for it, until 48 hours after its newest prekey's day. "
@@ -124,6 +130,7 @@ class FederationView(AnswerModel):
                         "expired": False,
                         "renewal_due": False,
                         "newest_seen": 1,
+                        "newest_seen_from": ["FI"],
                     },
                     "members": [
                         {
@@ -139,6 +146,7 @@ class FederationView(AnswerModel):
                             "last_heartbeat_at": EXAMPLE_TIME,
                             "path": [],
                             "hears": ["LV"],
+                            "roster_version": 1,
                             "missing": 0,
                             "prekey": "live",
                             "undelivered": 0,
