@@ -227,6 +227,7 @@ class Watch:
     async def _rosters_hold(self) -> list[str]:
         found: list[str] = []
         accepted: dict[int, set[str]] = {}
+        newest = max(node.desk.trust.current.version for node in self.world.nodes.values())
         for nation, node in self.world.nodes.items():
             rows = await node.ledger.read(
                 lambda c: c.exec_driver_sql("SELECT raw FROM roster ORDER BY version").all()
@@ -238,6 +239,8 @@ class Watch:
                     current = accept_next(current, each, self.world.ms // 1000)
             except Exception as error:  # noqa: BLE001 -- whatever is wrong with it is the finding
                 found.append(f"I6 {nation} holds a roster that is not voted for: {error}")
+            if len(voted) < newest:
+                found.append(f"I6 {nation} never heard of roster {newest}, only of {len(voted)}")
             for version, each in enumerate(voted, start=1):
                 accepted.setdefault(version, set()).add(sha256_base64url(each.payload))
         found += [
