@@ -52,7 +52,9 @@ def main() -> int:
         result = campaign.run(
             draw_faults(seed, count, nations, {**WEIGHTS, **HOSTILE_WEIGHTS}), tell
         )
-    command = f"make soak-faults SOAK_FAULTS={count} SOAK_SEED={seed} SOAK_NATIONS={','.join(nations)}"
+    command = (
+        f"make soak-faults SOAK_FAULTS={count} SOAK_SEED={seed} SOAK_NATIONS={','.join(nations)}"
+    )
     text = format_report(result, command=command, nations=nations)
     write_report(report, text)
     print(f"\n{text}\nreport: {report}", flush=True)
