@@ -21,11 +21,18 @@ from varde.encoding import (
     require_string,
 )
 from varde.errors import Malformed, Reason
+from varde.signing import Kind
 
 MAX_LEAF_BYTES: Final = 65_535
 """What an entry of a tlog-tiles bundle may hold."""
 MAX_SUBJECTS: Final = 600
 SALT_BYTES: Final = 16
+DOCUMENT_LABELS: Final = {
+    Kind.ALERT: ("document", "digest"),
+    Kind.RECEIPT: ("receipt", "receipt_digest"),
+    Kind.ACKNOWLEDGEMENT: ("acknowledgement", "acknowledgement_digest"),
+}
+"""Under which labels an entry names the id, and the digest, of a signed document of each kind."""
 _MEMBERS: Final = frozenset({"index", "kind", "at", "actor", "subjects", "detail", "salt"})
 
 
@@ -92,6 +99,11 @@ class AuditLeaf:
 def format_leaf(leaf: AuditLeaf) -> bytes:
     """The exact bytes that are hashed; ``Malformed`` where they are more than an entry may have."""
     raw = format_json(
+def name_document(kind: Kind, document: str, digest: str) -> tuple[tuple[str, str], ...]:
+    """The subjects that bind an entry to the bytes of an alert, a receipt or an acknowledgement, not to its id alone."""
+    return tuple(zip(DOCUMENT_LABELS[kind], (document, digest), strict=True))
+
+
         {
             "index": leaf.index,
             "kind": leaf.kind.value,

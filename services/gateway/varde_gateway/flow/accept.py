@@ -11,7 +11,7 @@ from typing import Final, TypeAlias, assert_never
 from sqlalchemy import and_, bindparam, case, func, insert, null, select, update
 
 from varde.acknowledgement import Acknowledgement, parse_acknowledgement
-from varde.auditlog import AuditKind
+from varde.auditlog import AuditKind, name_document
 from varde.bulletin import Bulletin, parse_bulletin
 from varde.document import Document
 from varde.encoding import JsonObject, format_json
@@ -96,11 +96,13 @@ def record_accepted(
     accepted: Accepted,
     recorded: dict[tuple[Nation, str], str],
     via: Sequence[Nation] = (),
+    *,
+    receipt: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Record the document, its audit entry and its effect, unless it was recorded before.
 
     ``recorded`` are the digests that this step has recorded already, by sender and id; ``via`` the nations that handed
-    the document on.
+    the document on; ``receipt`` the subjects that name the receipt which we have signed for it.
     """
     opened, body = accepted.opened, accepted.body
     document = opened.document
@@ -121,7 +123,7 @@ def record_accepted(
     record_document(tx, composed, via)
     match body:
         case Bulletin():
-            _record_alert(tx, desk, composed, body, via)
+            _record_alert(tx, desk, composed, body, via=via, receipt=receipt)
         case Acknowledgement():
             _record_acknowledgement(tx, desk, composed, body)
         case Receipt():
@@ -160,7 +162,13 @@ def _read_roster_word(opened: Opened) -> RosterWord:
 
 
 def _record_alert(
-    tx: Transaction, desk: Desk, composed: Composed, bulletin: Bulletin, via: Sequence[Nation]
+    tx: Transaction,
+    desk: Desk,
+    composed: Composed,
+    bulletin: Bulletin,
+    *,
+    via: Sequence[Nation],
+    receipt: Sequence[tuple[str, str]],
 ) -> None:
     sender = composed.document.sender
     serial = tx.event("alert", describe_alert(composed, bulletin, "received"))
@@ -171,7 +179,7 @@ def _record_alert(
     tx.audit(
         AuditKind.RECEIVED,
         sender,
-        [("document", composed.document.id), ("digest", composed.digest)],
+        [*name_document(Kind.ALERT, composed.document.id, composed.digest), *receipt],
         f"{sender} to {','.join(composed.document.to)}{way_in_words(via)}",
     )
     mark_superseded(tx, sender, bulletin.alert)
@@ -195,7 +203,10 @@ def _record_acknowledgement(
             documents_table.c.digest == acknowledgement.digest,
         )
     ).one_or_none()
-    subjects = [("document", acknowledgement.document), ("acknowledgement", composed.document.id)]
+    subjects = [
+        *name_document(Kind.ALERT, acknowledgement.document, acknowledgement.digest),
+        *name_document(Kind.ACKNOWLEDGEMENT, composed.document.id, composed.digest),
+    ]
     if alert is None or nation not in alert.recipients.split(","):
         words = "acknowledgement of an alert that was not sent to it"
         refuse_within(tx, desk.refusals, nation, Rejection(Reason.BAD_BODY, words, None), subjects)
@@ -262,7 +273,10 @@ def _record_receipt(tx: Transaction, desk: Desk, composed: Composed, receipt: Re
     tx.audit(
         AuditKind.RECEIPTED if receipt.stage is Stage.DELIVERED else AuditKind.DISPLAYED,
         nation,
-        [("receipt", composed.document.id), *(("document", each) for each in genuine)],
+        [
+            *name_document(Kind.RECEIPT, composed.document.id, composed.digest),
+            *(("document", each) for each in genuine),
+        ],
         f"{receipt.stage.value}, {len(genuine)} of {len(ids)} known"
         + way_in_words(max((each.via for each in receipt.documents), key=len)),
     )

@@ -6,7 +6,7 @@ It goes to the sender, and to every recipient where the sender asked for that.
 from sqlalchemy import Connection, and_, select
 
 from varde.acknowledgement import Acknowledgement, Response, format_acknowledgement
-from varde.auditlog import AuditKind
+from varde.auditlog import AuditKind, name_document
 from varde.document import MAX_LIFE_SECONDS
 from varde.encoding import JsonObject
 from varde.identifiers import Lane, Nation, parse_document_id
@@ -70,7 +70,10 @@ async def acknowledge(
             tx.audit(
                 AuditKind.ACKNOWLEDGED,
                 f"{desk.nation}/{officer}",
-                [("document", alert.id), ("acknowledgement", composed.document.id)],
+                [
+                    *name_document(Kind.ALERT, alert.id, alert.digest),
+                    *name_document(Kind.ACKNOWLEDGEMENT, composed.document.id, composed.digest),
+                ],
                 response.value,
             )
             return record_acknowledgement_row(tx, composed, answered, alert.sender)

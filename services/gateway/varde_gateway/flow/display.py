@@ -2,7 +2,7 @@
 
 from sqlalchemy import and_, select, update
 
-from varde.auditlog import AuditKind
+from varde.auditlog import AuditKind, name_document
 from varde.document import MAX_LIFE_SECONDS
 from varde.identifiers import Lane, Nation, parse_document_id
 from varde.receipt import Receipt, Receipted, Stage, format_receipt
@@ -62,7 +62,11 @@ async def note_displayed(desk: Desk, sender: Nation, alert_id: str, officer: str
             return
         record_document(tx, receipt)
         queue_deliveries(tx, desk, receipt, [sender], sealed=False, numbered=False)
-        tx.audit(AuditKind.DISPLAYED, f"{desk.nation}/{officer}", [("document", alert_id)])
+        subjects = [
+            *name_document(Kind.ALERT, alert_id, digest),
+            *name_document(Kind.RECEIPT, receipt.document.id, receipt.digest),
+        ]
+        tx.audit(AuditKind.DISPLAYED, f"{desk.nation}/{officer}", subjects)
         tx.event("displayed", {"id": alert_id, "from": sender, "officer": officer})
 
     await desk.ledger.write(record)

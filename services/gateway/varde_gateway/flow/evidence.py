@@ -30,12 +30,9 @@ from varde.bundle import (
 )
 from varde.capcodes import MsgType
 from varde.checkpoint import open_checkpoint
-from varde.document import parse_document
-from varde.errors import VardeError
 from varde.identifiers import Nation, parse_document_id, parse_nation
 from varde.merkle import inclusion_proof
-from varde.receipt import parse_receipt
-from varde.signing import Kind, parse_signed
+from varde.signing import Kind
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import Conflict, Forbidden, NotFound
 from varde_gateway.flow.log_export import roster_reader
@@ -140,7 +137,7 @@ def _gather(
             "Entries of this evidence also speak of alerts above your clearance, and a proof cannot be cut. "
             "Somebody cleared for those can take it."
         )
-    keys = _documents(connection, desk, alert, successors, leaves)
+    keys = _documents(connection, desk.nation, alert, successors, leaves)
     exhibits = [*_exhibits(connection, keys[:MAX_DOCUMENTS])]
     last = max(index for index, _, _ in leaves)
     note = _best_note(connection, desk, last, size)
@@ -170,7 +167,10 @@ def _successors(connection: Connection, alert: AnyRow) -> list[AnyRow]:
     """Updates and cancellations by the same nation that name the alert in their references."""
     rows = connection.execute(
         select(
-            alerts_table.c.sender, alerts_table.c.id, alerts_table.c.body, documents_table.c.digest
+            alerts_table.c.sender,
+            alerts_table.c.id,
+            alerts_table.c.refers_to,
+            documents_table.c.digest,
         )
         .join(
             documents_table,
@@ -183,28 +183,17 @@ def _successors(connection: Connection, alert: AnyRow) -> list[AnyRow]:
             alerts_table.c.sender == alert.sender,
             alerts_table.c.serial > alert.serial,
             alerts_table.c.message_type.in_((MsgType.UPDATE.value, MsgType.CANCEL.value)),
-            alerts_table.c.body.contains(
-                json.dumps(alert.identifier, ensure_ascii=False)[1:-1], autoescape=True
-            ),
+            alerts_table.c.refers_to.contains(alert.identifier, autoescape=True),
         )
         .order_by(alerts_table.c.serial)
     )
-    return [row for row in rows if alert.identifier in _identifiers_referred_to(row.body)]
-
-
-def _identifiers_referred_to(body: str) -> list[str]:
-    references = str((json.loads(body) or {}).get("references") or "")
-    return [each.split(",")[1] for each in references.split() if "," in each]
+    return [row for row in rows if alert.identifier in row.refers_to.split(" ")]
 
 
 def _leaves(
     connection: Connection, alert: AnyRow, successors: Sequence[AnyRow], size: int
 ) -> list[tuple[int, str, dict[str, Any]]]:
     """The entries about them among the first ``size``, in order; not those about another document with the same id."""
-    answers = select(acknowledgements_table.c.id).where(
-        acknowledgements_table.c.alert_sender == alert.sender,
-        acknowledgements_table.c.alert_id == alert.id,
-    )
     subject, leaf = audit_subjects_table.c, audit_leaves_table.c
     about = or_(
         and_(subject.label == "document", subject.value == alert.id, leaf.kind.not_in(_LOOKS)),
@@ -213,7 +202,6 @@ def _leaves(
             subject.value.in_([each.id for each in successors]),
             leaf.kind.in_(_RECORDED),
         ),
-        and_(subject.label == "acknowledgement", subject.value.in_(answers)),
     )
     rows = connection.execute(
         select(leaf.index, leaf.leaf)
@@ -246,7 +234,7 @@ def _digest_of(connection: Connection, sender: str, document: str) -> str | None
 
 def _documents(
     connection: Connection,
-    desk: Desk,
+    own: Nation,
     alert: AnyRow,
     successors: Sequence[AnyRow],
     leaves: Iterable[tuple[int, str, dict[str, Any]]],
@@ -255,10 +243,13 @@ def _documents(
     logged: set[str] = set()
     receipts: list[tuple[str, str]] = []
     for _, _, leaf in leaves:
-        for label, value in leaf["subjects"]:
-            logged.add(value)
-            if label == "receipt":
-                receipts.append((leaf["actor"], value))
+        logged.update(value for _, value in leaf["subjects"])
+        if ["document", alert.id] not in leaf["subjects"]:
+            continue
+        # An entry that it was received names the receipt that we signed for it.
+        received = leaf["kind"] == AuditKind.RECEIVED
+        nation = own if received else leaf["actor"].partition("/")[0]
+        receipts += [(nation, value) for label, value in leaf["subjects"] if label == "receipt"]
     answers = connection.execute(
         select(acknowledgements_table.c.nation, acknowledgements_table.c.id)
         .where(
@@ -271,32 +262,8 @@ def _documents(
         (alert.sender, alert.id),
         *((each.sender, each.id) for each in successors if each.id in logged),
         *dict.fromkeys(receipts),
-        *_own_receipts(connection, desk.nation, alert),
         *((each.nation, each.id) for each in answers if each.id in logged),
     ]
-
-
-def _own_receipts(connection: Connection, own: Nation, alert: AnyRow) -> list[tuple[str, str]]:
-    """What we have signed as recipient: recorded in the transactions that recorded and displayed the alert."""
-    if alert.sender == own:
-        return []
-    rows = connection.execute(
-        select(documents_table.c.id, documents_table.c.raw).where(
-            documents_table.c.sender == own,
-            documents_table.c.kind == Kind.RECEIPT.value,
-            documents_table.c.recorded_at.in_((alert.recorded_at, alert.displayed_at)),
-        )
-    )
-    found: list[tuple[str, str]] = []
-    for row in rows:
-        try:
-            receipt = parse_receipt(parse_document(parse_signed(row.raw).payload).body)
-        except VardeError:
-            # Only somebody who changes the database by hand makes it unreadable; the whole log then tells.
-            continue
-        if alert.id in {each.id for each in receipt.documents}:
-            found.append((own, row.id))
-    return found
 
 
 def _exhibits(connection: Connection, keys: Iterable[tuple[str, str]]) -> Iterable[Exhibit]:

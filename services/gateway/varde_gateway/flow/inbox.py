@@ -13,11 +13,12 @@ from typing import Final
 
 import structlog
 
+from varde.auditlog import name_document
 from varde.document import MAX_LIFE_SECONDS
 from varde.errors import Malformed, Reason, Untrusted
 from varde.identifiers import Lane, Nation
 from varde.opening import Opened, Rejection, open_document
-from varde.receipt import MAX_RECEIPTED, Receipt, Receipted, Stage, format_receipt
+from varde.receipt import MAX_RECEIPTED, Receipt, Receipted, Stage, format_receipt, parse_receipt
 from varde.signing import Kind
 from varde_gateway.flow.accept import (
     Accepted,
@@ -154,21 +155,28 @@ def _record(
     recorded: dict[tuple[Nation, str], str] = {}
     if heard:
         record_heard(tx, heard)
+    # The first receipt for a document that came by two ways in one batch is the one that its entry names.
+    named = {
+        each.digest: name_document(Kind.RECEIPT, receipt.document.id, receipt.digest)
+        for receipt, _ in reversed(receipts)
+        for each in parse_receipt(receipt.document.body).documents
+    }
     for each in judged:
         if isinstance(each.outcome, Accepted):
-            record_accepted(tx, desk, each.outcome, recorded, each.carried.via)
+            receipt = named.get(each.outcome.opened.digest, ())
+            record_accepted(tx, desk, each.outcome, recorded, each.carried.via, receipt=receipt)
         if each.number is not None:
             sender, sequence, digest = each.number
             tx.arrivals(sender).arrive(sequence, digest)
     for link, rejection in noted:
         record_refusal(tx, link, rejection)
-    for receipt, through in receipts:
-        record_document(tx, receipt)
+    for composed, through in receipts:
+        record_document(tx, composed)
         queue_deliveries(
             tx,
             desk,
-            receipt,
-            receipt.document.to,
+            composed,
+            composed.document.to,
             sealed=False,
             numbered=False,
             through=through,

@@ -2,8 +2,9 @@
 
 What goes: the signed bytes of the alert and of the answers to it, the alert's text with its headline and its references to
 attachments, the notes of the answers, and what the event stream and the kept answers of the API say of them. What stays: ids,
-digests, times, nations, marking, severity, and every entry of the log; an erasure is an entry of its own. An alert that
-is still on its way is not erased. Other nations' copies are theirs to erase, and this node's backups are its keepers'.
+digests, times, nations, marking, severity, which alert an update refers to, and every entry of the log. An erasure is an
+entry of its own, which names the digest of the alert, or of the answer that came later: it proves why their bytes are not
+there. An alert that is still on its way is not erased. Other nations' copies are theirs to erase, and this node's backups are its keepers'.
 """
 
 import json
@@ -13,8 +14,9 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, insert, select, update
 
-from varde.auditlog import AuditKind
+from varde.auditlog import AuditKind, name_document
 from varde.encoding import Json, JsonObject
+from varde.signing import Kind
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import Conflict, NotFound
 from varde_gateway.flow.notify import without_content
@@ -97,7 +99,19 @@ async def erase_expired(desk: Desk) -> int:
 
 async def _erase_late_answers(desk: Desk) -> None:
     late = (
-        select(acknowledgements_table.c.nation, acknowledgements_table.c.id)
+        select(
+            acknowledgements_table.c.nation,
+            acknowledgements_table.c.id,
+            acknowledgements_table.c.alert_id,
+            documents_table.c.digest,
+        )
+        .join(
+            documents_table,
+            and_(
+                documents_table.c.sender == acknowledgements_table.c.nation,
+                documents_table.c.id == acknowledgements_table.c.id,
+            ),
+        )
         .join(
             alerts_table,
             and_(
@@ -108,24 +122,25 @@ async def _erase_late_answers(desk: Desk) -> None:
         .where(alerts_table.c.state == ERASED, acknowledgements_table.c.note != "")
         .limit(BATCH)
     )
-    while keys := await desk.ledger.read(
-        lambda connection: [(row.nation, row.id) for row in connection.execute(late)]
-    ):
-        await desk.ledger.write(_answer_eraser(keys))
+    while answers := await desk.ledger.read(lambda c: [*c.execute(late)]):
+        await desk.ledger.write(_answer_eraser(answers))
 
 
-def _answer_eraser(keys: list[tuple[str, str]]) -> Callable[[Transaction], None]:
+def _answer_eraser(answers: list[AnyRow]) -> Callable[[Transaction], None]:
     def act(tx: Transaction) -> None:
-        _erase_documents(tx, keys)
-        for nation, answer in keys:
+        _erase_documents(tx, [(each.nation, each.id) for each in answers])
+        for each in answers:
             tx.connection.execute(
                 update(acknowledgements_table)
                 .where(
-                    acknowledgements_table.c.nation == nation, acknowledgements_table.c.id == answer
+                    acknowledgements_table.c.nation == each.nation,
+                    acknowledgements_table.c.id == each.id,
                 )
                 .values(note="")
             )
-            tx.audit(AuditKind.ERASED, "node", [("acknowledgement", answer)], "of an erased alert")
+            answer = name_document(Kind.ACKNOWLEDGEMENT, each.id, each.digest)
+            subjects = [("document", each.alert_id), *answer]
+            tx.audit(AuditKind.ERASED, "node", subjects, "of an erased alert")
 
     return act
 

@@ -241,6 +241,7 @@ def record_alert(
             "deadline_at": tx.now + desk.policy.deadline_seconds[severity] * 1000,
             "author": author,
             "body": format_json(format_alert(alert)).decode(),
+            "refers_to": " ".join(_referred_to(alert)),
             "recorded_at": tx.now,
         },
     )
@@ -250,16 +251,20 @@ def mark_superseded(tx: Transaction, sender: Nation, alert: Alert) -> None:
     """An update or a cancellation changes the state of what it refers to, if that is its sender's own."""
     states = {MsgType.UPDATE: "updated", MsgType.CANCEL: "cancelled"}
     state = states.get(alert.msg_type)
-    if state is None or alert.references is None:
+    if state is None:
         return
     tx.flush()
-    identifiers = [triple.split(",")[1] for triple in alert.references.split() if "," in triple]
     tx.connection.execute(
         update(alerts_table)
-        .where(alerts_table.c.sender == sender, alerts_table.c.identifier.in_(identifiers))
+        .where(alerts_table.c.sender == sender, alerts_table.c.identifier.in_(_referred_to(alert)))
         .where(alerts_table.c.identifier != alert.identifier, alerts_table.c.state != "erased")
         .values(state=state)
     )
+
+
+def _referred_to(alert: Alert) -> list[str]:
+    triples = (alert.references or "").split()
+    return [each.split(",")[1] for each in triples if "," in each]
 
 
 def describe_alert(composed: Composed, bulletin: Bulletin, state: str) -> JsonObject:

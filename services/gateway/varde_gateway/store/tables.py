@@ -48,7 +48,10 @@ class DocumentRow(SQLModel, table=True):
 
 
 class AlertRow(SQLModel, table=True):
-    """What lists and searches need of an alert document; ``body`` is the CAP as JSON."""
+    """What lists and searches need of an alert document; ``body`` is the CAP as JSON.
+
+    ``refers_to`` are the identifiers of what an update or cancellation refers to, with a space between.
+    """
 
     __tablename__ = "alert"
     __table_args__ = (Index("alert_by_id", "id"), Index("alert_by_recorded", "recorded_at"))
@@ -70,6 +73,7 @@ class AlertRow(SQLModel, table=True):
     displayed_at: int | None = Field(default=None, sa_type=BigInteger)
     author: str = Field(max_length=128)
     body: str = Field(sa_column=Column(Text, nullable=False))
+    refers_to: str = Field(sa_column=Column(Text, nullable=False, server_default=""))
     recorded_at: int = Field(sa_type=BigInteger)
 
 
