@@ -8,6 +8,7 @@ fingerprint of the first roster, which your nation was told out of band and you 
 votes from there to the keys of every nation.
 
     python3 varde_verify.py EVIDENCE.jsonl --genesis FINGERPRINT
+    python3 varde_verify.py LOG.jsonl --genesis FINGERPRINT [--checkpoint NOTE ...]
 
 Read it from below: ``verify`` (what a file is), ``Evidence.run`` and ``Log.take`` (what is checked, in which order), then
 ``Rosters.read_next`` (whose votes), ``open_checkpoint`` and ``witnesses_of`` (who stands behind the log), ``check_signatures``
@@ -32,7 +33,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey, MLDSA65PublicKey
 
 MOST, LAST_SECOND, SKEW, WEEK = 2**53 - 1, 253_402_300_799, 300, 7 * 24 * 3600
-LINE, BUNDLE, FINDINGS, COSIGNED = 4 * 1024 * 1024, 512 * 1024 * 1024, 100, 64
+LINE, BUNDLE, NOTE = 4 * 1024 * 1024, 512 * 1024 * 1024, 1024 * 1024
+FINDINGS, COSIGNED = 100, 64
 NATION = r"[A-Z]{2}|[A-Z][A-Z0-9]{2,7}"
 UUID7 = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 
@@ -92,31 +94,32 @@ def members(value, names, what):
     need(isinstance(value, dict), f"{what} is not an object")
     missing = ", ".join(sorted(set(names) - value.keys()))
     unknown = ", ".join(sorted(value.keys() - set(names)))[:200]
-    need(not missing and not unknown, f"{what}: missing [{missing}], unknown [{unknown!r}]")
+    said = f"{what}: missing [{missing}], unknown [{unknown!r}]"
+    return kept(value, not missing and not unknown, said)
+
+
+def kept(value, holds, otherwise):
+    need(holds, otherwise)
     return value
 
 
 def string(value, what, most=256):
     fits = isinstance(value, str) and len(value) <= most
-    need(fits, f"{what} is not a string of at most {most} characters")
-    return value
+    return kept(value, fits, f"{what} is not a string of at most {most} characters")
 
 
 def integer(value, what, most=MOST):
     fits = type(value) is int and 0 <= value <= most
-    need(fits, f"{what} is not an integer from 0 to {most}")
-    return value
+    return kept(value, fits, f"{what} is not an integer from 0 to {most}")
 
 
 def items(value, what, most):
     fits = isinstance(value, list) and len(value) <= most
-    need(fits, f"{what} is not a list of at most {most} items")
-    return value
+    return kept(value, fits, f"{what} is not a list of at most {most} items")
 
 
 def matching(pattern, value, what):
-    need(isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII), what)
-    return value
+    return kept(value, isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII), what)
 
 
 def base64url(text, length=None):
@@ -208,29 +211,34 @@ WEAK = {
 
 def ed25519_key(raw):
     y = int.from_bytes(raw, "little") % 2**255
-    need(len(raw) == 32 and y < PRIME and y not in WEAK, "an Ed25519 key is weak or malformed")
-    return raw
+    strong = len(raw) == 32 and y < PRIME and y not in WEAK
+    return kept(raw, strong, "an Ed25519 key is weak or malformed")
 
 
-def is_signed(key_class, public, signature, message):
+def check_signed(key_class, public, signature, message, whose):
     try:
         key_class.from_public_bytes(public).verify(signature, message)
-    except InvalidSignature:
-        return False
-    return True
+    except InvalidSignature as error:
+        raise Wrong(f"the {whose} is wrong") from error
 
 
 KEYS = {b"\x01": 32, b"\x04": 32, b"\x06": 1312}  # type: length of the public key
 
 
+def key_name(text):
+    fits = re.fullmatch(r"[^\s+\x00-\x1f\ud800-\udfff]+", text) and len(text.encode()) <= 255
+    return kept(text, fits, "a key name is empty, too long, or has a space or plus sign")
+
+
 def read_vkey(text):
     """``(name, type, public key, key id)`` of name+hex(key id)+base64(type || public key)."""
     parts = text.split("+", 2)
-    raw = plain_base64(parts[2]) if len(parts) == 3 else b""
-    need(parts[0] and KEYS.get(raw[:1]) == len(raw) - 1, "not a verifier key")
-    key_id = sha256(parts[0].encode(), b"\n", raw)[:4]
+    need(len(parts) == 3, "not a verifier key")
+    name, raw = key_name(parts[0]), plain_base64(parts[2])
+    need(KEYS.get(raw[:1]) == len(raw) - 1, "not a verifier key")
+    key_id = sha256(name.encode(), b"\n", raw)[:4]
     need(key_id.hex() == parts[1], "the key id is not computed from the key")
-    return parts[0], raw[0], raw[1:] if raw[0] == 6 else ed25519_key(raw[1:]), key_id
+    return name, raw[0], raw[1:] if raw[0] == 6 else ed25519_key(raw[1:]), key_id
 
 
 def log_key(ed25519, ml_dsa_44):
@@ -269,21 +277,17 @@ def read_signatures(value):
 
 def check_signatures(payload, signatures, kind, pair, member=None):
     """Both are there and genuine, under headers that name these keys, this kind, and both algorithms."""
-    algorithms = (
-        ("Ed25519", pair[2], Ed25519PublicKey, pair[0]),
-        ("ML-DSA-65", pair[3], MLDSA65PublicKey, pair[1]),
-    )
-    for (protected, _), (name, kid, _, _) in zip(signatures, algorithms, strict=True):
-        header = {"alg": name, "kid": kid, "sset": ["Ed25519", "ML-DSA-65"]}
-        header |= {"typ": f"varde-{kind}+json"} | ({"member": member} if member else {})
-        said = "the signature headers do not name the sender's keys and both algorithms"
-        need(protected == to_base64url(compact(header)), said)
-    for (protected, signature), (name, _, key_class, key) in zip(
-        signatures, algorithms, strict=True
-    ):
-        message = f"{protected}.{payload}".encode()
-        genuine = is_signed(key_class, key, base64url(signature), message)
-        need(genuine, f"the {name} signature is wrong")
+    both, common = ["Ed25519", "ML-DSA-65"], {"typ": f"varde-{kind}+json"}
+    common |= {"member": member} if member else {}
+    headers = [
+        to_base64url(compact({"alg": name, "kid": kid, "sset": both} | common))
+        for name, kid in zip(both, pair[2:], strict=True)
+    ]
+    said = "the signature headers do not name the sender's keys and both algorithms"
+    need([protected for protected, _ in signatures] == headers, said)
+    for place, key_class in enumerate((Ed25519PublicKey, MLDSA65PublicKey)):
+        message, signature = f"{headers[place]}.{payload}".encode(), base64url(signatures[place][1])
+        check_signed(key_class, pair[place], signature, message, f"{both[place]} signature")
 
 
 # Section 4.3: who belongs to the federation with which keys, by whose votes.
@@ -305,7 +309,7 @@ def read_seat(value):
     need(witness[1] == 4, "a witness's key is of another type")
     signing, voting = read_pair(value["signing"]), read_pair(value["voting"]) if votes else None
     keys = [*signing[:2], *(voting or ())[:2], log[0][2], log[1][2], witness[2]]
-    keys += [value["relay"], value["ca"]]
+    keys += [string(value[each], each, 8192) for each in ("relay", "ca")]
     seat = {"log": log, "witness": witness, "signing": signing, "voting": voting}
     return seat | {"keys": keys, "value": value}
 
@@ -321,7 +325,7 @@ def read_roster(payload):
     life = integer(roster["exp"], "exp", LAST_SECOND) - integer(roster["iat"], "iat", LAST_SECOND)
     need(0 < life <= 90 * 24 * 3600, "a roster lives up to 90 days")
     listed = items(roster["members"], "members", 64)
-    seats = {each["nation"]: read_seat(each) for each in listed if isinstance(each, dict)}
+    seats = {each["value"]["nation"]: each for each in map(read_seat, listed)}
     in_order = [each["nation"] for each in listed] == sorted(seats)
     need(in_order, "the members are not sorted, or a nation has two seats")
     keys = [key for seat in seats.values() for key in seat["keys"]]
@@ -412,48 +416,65 @@ class Rosters:
         seats = [each["seats"].get(nation) for each in reversed(self.chain)]
         return list(dict.fromkeys(seat["log"] for seat in seats if seat))
 
+    def replaced(self, nation, key, at):
+        """Which roster had taken this key from the nation's log more than 7 days before, if any had: a thief dates at will."""
+        logs = [each["seats"].get(nation, {}).get("log") for each in self.chain]
+        given = [version for version, log in enumerate(logs, 1) if log == key] or [len(logs)]
+        later = self.chain[given[-1] : given[-1] + 1]
+        return next((each["version"] for each in later if at > each["iat"] + WEEK), None)
+
 
 # Sections 10.3, 10.4 and 10.6: three lines, signed by the log and cosigned by the other nations' nodes.
 
 
 def read_note(raw):
-    need(not re.search(r"[\x00-\x09\x0b-\x1f]", raw), "the note has a control character")
+    need(len(raw.encode("utf-8", "surrogatepass")) <= NOTE, "the note is too large")
+    clean = not re.search(r"[\x00-\x09\x0b-\x1f\ud800-\udfff]", raw)
+    need(clean, "the note has a control character")
     need("\n\n" in raw and raw.endswith("\n"), "the note has no signatures")
     text, _, rest = raw.rpartition("\n\n")
-    lines = [re.fullmatch("\u2014 ([^\\s+]+) ([^ ]+)", line) for line in rest.split("\n")[:-1]]
-    need(0 < len(lines) <= 128 and all(lines), "the note's signature lines have another form")
-    return text + "\n", [(line[1], plain_base64(line[2])) for line in lines]
+    lines = rest.split("\n")[:-1]
+    need(0 < len(lines) <= 128, "a note has 1 to 128 signatures")
+    return text + "\n", [read_line(line) for line in lines]
 
 
-def line_of(lines, key):
-    """What follows the key id in the one line of this key; nothing where it has none."""
+def read_line(line):
+    need(line[:2] == "\u2014 ", "a signature line does not begin with an em dash")
+    name, _, encoded = line[2:].partition(" ")
+    name, blob = key_name(name), plain_base64(encoded)
+    need(len(blob) > 4, "a signature line has no signature")
+    return name, blob
+
+
+def line_of(lines, key, due=True):
+    """What follows the key id in the one line of this key; nothing where it has none and none is due."""
     found = [blob[4:] for name, blob in lines if (name, blob[:4]) == (key[0], key[3])]
     algorithm = "ML-DSA-44" if key[1] == 6 else "Ed25519"
-    need(len(found) <= 1, f"{len(found)} {algorithm} signatures by {key[0]} where one is due")
+    one = len(found) == 1 or not (found or due)
+    need(one, f"{len(found)} {algorithm} signatures by {key[0]} where one is due")
     return found[0] if found else None
 
 
+def signing_time(blob):
+    at = int.from_bytes(blob[:8], "big")
+    return kept(at, 0 < at < 2**63, "the time of the cosignature is out of range")
+
+
 def check_log_lines(text, lines, key, size, root):
-    """The log itself signs twice: the text with Ed25519; name, time, size and root with ML-DSA-44."""
-    ed25519, ml_dsa_44 = key
-    signature = line_of(lines, ed25519)
-    need(signature is not None, f"0 Ed25519 signatures by {ed25519[0]} where one is due")
-    genuine = is_signed(Ed25519PublicKey, ed25519[2], signature, text.encode())
-    need(genuine, f"the Ed25519 signature of {ed25519[0]} is wrong")
-    blob = line_of(lines, ml_dsa_44)
-    need(blob is not None, f"0 ML-DSA-44 signatures by {ed25519[0]} where one is due")
-    need(0 < int.from_bytes(blob[:8], "big") < 2**63, "the time of the cosignature is out of range")
-    name = ed25519[0].encode()
-    need(len(name) <= 255, "the origin is empty or too long")
-    named = bytes([len(name)]) + name
+    """The log itself signs twice: the text with Ed25519; name, time, size and root with ML-DSA-44. Returns the time."""
+    (name, _, ed25519, _), (_, _, ml_dsa_44, _) = key
+    signature, whose = line_of(lines, key[0]), f"signature of {name}"
+    check_signed(Ed25519PublicKey, ed25519, signature, text.encode(), f"Ed25519 {whose}")
+    blob = line_of(lines, key[1])
+    at, named = signing_time(blob), bytes([len(name.encode())]) + name.encode()
     state = bytes(8) + size.to_bytes(8, "big") + root
     message = b"subtree/v1\n\0" + named + blob[:8] + named + state
-    genuine = is_signed(MLDSA44PublicKey, ml_dsa_44[2], blob[8:], message)
-    need(genuine, f"the ML-DSA-44 signature of {ed25519[0]} is wrong")
+    check_signed(MLDSA44PublicKey, ml_dsa_44, blob[8:], message, f"ML-DSA-44 {whose}")
+    return at
 
 
 def open_checkpoint(raw, keys):
-    """Origin, size and root of a note that one pair of the log's keys signed."""
+    """Origin, size and root of a note that one pair of the log's keys signed; and which pair, when."""
     refusal = Wrong("no key of the log is known")
     for key in keys:
         try:
@@ -465,8 +486,8 @@ def open_checkpoint(raw, keys):
             empty = parts[1] != "0" or root == sha256()
             need(empty, "an empty log with a root of something")
             need(parts[0] == key[0][0], f"the checkpoint is of {parts[0]!r}")
-            check_log_lines(text, lines, key, int(parts[1]), root)
-            return parts[0], int(parts[1]), root
+            at = check_log_lines(text, lines, key, int(parts[1]), root)
+            return (parts[0], int(parts[1]), root), (key, at)
         except Wrong as error:
             refusal = error
     raise refusal
@@ -478,13 +499,12 @@ def witnesses_of(raw, roster, owner, now):
     others, found = sorted(roster["voters"].keys() - {owner}), {}
     for nation in others:
         key = roster["seats"][nation]["witness"]
-        blob = line_of(lines, key)
+        blob = line_of(lines, key, due=False)
         if blob is not None:
-            at = int.from_bytes(blob[:8], "big")
-            need(0 < at < 2**63, "the time of the cosignature is out of range")
+            at = signing_time(blob)
             message = f"cosignature/v1\ntime {at}\n{text}".encode()
-            genuine = is_signed(Ed25519PublicKey, key[2], blob[8:], message)
-            need(genuine, f"the Ed25519 signature of {key[0]} is wrong")
+            whose = f"Ed25519 signature of {key[0]}"
+            check_signed(Ed25519PublicKey, key[2], blob[8:], message, whose)
             if at <= now + SKEW:
                 found[nation] = at
     return {"nations": found, "others": len(others), "needed": len(others) // 2 + 1}
@@ -498,6 +518,13 @@ LEAF = ("index", "kind", "at", "actor", "subjects", "detail", "salt")
 RANKS = {"queued": 0, "sent": 0, "failed": 0, "delivered": 1, "displayed": 2, "acknowledged": 3}
 PROVEN = ("not delivered", "delivered", "displayed", "acknowledged")
 LAST = LAST_SECOND * 1000 + 999
+# Under which labels an entry names id and digest of a document; which entries record one of the node itself, and of others.
+LABELS = {"alert": ("document", "digest"), "receipt": ("receipt", "receipt_digest")}
+LABELS |= {"acknowledgement": ("acknowledgement", "acknowledgement_digest")}
+KIND_OF = {label: kind for kind, (label, _) in LABELS.items()}
+OWN = {("sent", "alert"), ("received", "receipt")}
+OTHERS = {("received", "alert"), ("receipted", "receipt"), ("displayed", "receipt")}
+RECORDING = OWN | OTHERS | {("acknowledged", "acknowledgement")}
 
 
 def moment(milliseconds):
@@ -527,13 +554,24 @@ class Evidence:
         self.pinned, self.now = genesis is not None, now
         self.rosters = Rosters(genesis or header["federation"], now)
         self.steps, self.known, self.counts = [], {}, dict.fromkeys(LINES, 0)
-        self.note, self.documents, self.entries, self.deliveries = None, [], [], []
-        self.reached, self.left_out, self.faults = 0, 0, []
-        self.digest = self.signed_alert = self.cosigned = None
+        self.note, self.entries, self.deliveries = None, [], []
+        self.documents, self.digests, self.recorded, self.erased = {}, {}, {}, {}
+        self.reached, self.left_out, self.faults, self.newest = 0, 0, [], 0
+        self.digest = self.signed_alert = self.signed = None
 
     def step(self, check, outcome, place, detail):
         step = {"check": check, "outcome": outcome, "place": place, "detail": printable(detail)}
         self.steps.append(step)
+
+    def attempt(self, check, place, deed, *values):
+        """What a deed finds, with a step of what it says; nothing, with a failed step, where something does not hold."""
+        try:
+            found, said, *outcome = deed(*values)
+        except Wrong as error:
+            self.step(check, "failed", place, str(error))
+            return None
+        self.step(check, *(outcome or ["ok"]), place, said)
+        return found
 
     def read(self, lines):
         size = 0
@@ -547,12 +585,9 @@ class Evidence:
                 self.take(read_json(text.encode("utf-8", "replace")), f"line {number}")
             except Wrong as error:
                 self.faults.append((f"line {number}", str(error)))
-        if self.note is None:
-            self.faults.append(("the end", "there is no checkpoint"))
-        if not self.counts["claims"]:
-            self.faults.append(("the end", "there is no line of claims"))
-        if not self.counts["end"]:
-            self.faults.append(("the end", "the file was cut off: its end line is missing"))
+        due = {"checkpoint": "there is no checkpoint", "claims": "there is no line of claims"}
+        due |= {"end": "the file was cut off: its end line is missing"}
+        self.faults += [("the end", said) for each, said in due.items() if not self.counts[each]]
 
     def take(self, line, place):
         name, value = next(iter(line.items()), ("", None))
@@ -565,56 +600,43 @@ class Evidence:
             self.rosters.follow(value)
         elif name == "checkpoint":
             once = isinstance(value, str) and self.note is None
-            need(once, "there is one checkpoint, and it is a text")
-            self.note = value
+            self.note = kept(value, once, "there is one checkpoint, and it is a text")
         elif name == "document":
             self.take_document(value, place)
         elif name == "entry":
             self.take_entry(value, place)
         elif name == "claims":
-            need(not self.counts["claims"], "there is one line of claims")
-            self.counts["claims"] = 1
-            members(value, ("deliveries", "left_out"), "the claims")
-            self.left_out = integer(value["left_out"], "left_out")
-            for each in items(value["deliveries"], "deliveries", 64):
-                members(each, ("to", "state", "via", *MOMENTS), "a delivery")
-                need(each["state"] in RANKS, "the state of a delivery is unknown")
-                matching(NATION, each["to"], "a delivery is to no nation")
-                for name_of_moment in MOMENTS:
-                    if each[name_of_moment] is not None:
-                        integer(each[name_of_moment], name_of_moment, LAST)
-                if each["via"] is not None:
-                    string(each["via"], "via", 64)
-                self.deliveries.append((f"{place}: delivery to {each['to']}", each))
+            self.take_claims(value, place)
         else:
-            self.counts["end"] = 1
-            members(value, ("rosters", "documents", "entries"), "the end line")
-            for each in ("roster", "document", "entry"):
-                plural = "entries" if each == "entry" else f"{each}s"
-                same = integer(value[plural], plural) == self.counts[each]
-                said = (
-                    f"the end line counts {value[plural]} {plural}; {self.counts[each]} stand there"
-                )
-                need(same, said)
-        if name in ("roster", "document", "entry"):
-            self.counts[name] += 1
+            self.take_end(value)
+        self.counts[name] += 1
+
+    def take_end(self, value):
+        self.counts["end"] = 1
+        members(value, ("rosters", "documents", "entries"), "the end line")
+        for each, plural in (
+            ("roster", "rosters"),
+            ("document", "documents"),
+            ("entry", "entries"),
+        ):
+            count = self.counts[each]
+            same = integer(value[plural], plural) == count
+            need(same, f"the end line counts {value[plural]} {plural}; {count} stand there")
 
     def take_document(self, value, place):
         members(value, ("kind", "from", "id", "digest", "raw"), "a document")
-        known = value["kind"] in ("alert", "receipt", "acknowledgement")
+        kind, sender, number = value["kind"], value["from"], value["id"]
+        known = kind in ("alert", "receipt", "acknowledgement")
         need(known, "a document is an alert, a receipt or an acknowledgement")
         text = value["raw"] is None or isinstance(value["raw"], str)
         need(text, "the bytes of a document are a text, or null where they were erased")
         base64url(value["digest"], 32)
-        matching(NATION, value["from"], "a document is of no nation")
-        matching(UUID7, value["id"], "a document has no id")
-        same = [
-            d for _, d in self.documents if (d["from"], d["id"]) == (value["from"], value["id"])
-        ]
-        few = not same and len(self.documents) < 10_000
+        matching(NATION, sender, "a document is of no nation")
+        matching(UUID7, number, "a document has no id")
+        few = (sender, number) not in self.documents and len(self.documents) < 10_000
         need(few, "the same document stands there twice, or there are too many")
-        place = f"{place}: {value['kind']} {value['id']} of {value['from']}"
-        self.documents.append((place, value))
+        self.documents[sender, number] = f"{place}: {kind} {number} of {sender}", value
+        self.digests.setdefault((kind, number), set()).add(value["digest"])
 
     def take_entry(self, value, place):
         members(value, ("index", "leaf", "path"), "an entry")
@@ -624,6 +646,20 @@ class Evidence:
         path = [plain_base64(string(each, "hash"), 32) for each in items(value["path"], "path", 63)]
         leaf = string(value["leaf"], "leaf", LINE)
         self.entries.append((f"{place}: entry {index}", index, leaf, path))
+
+    def take_claims(self, value, place):
+        need(not self.counts["claims"], "there is one line of claims")
+        self.counts["claims"] = 1
+        members(value, ("deliveries", "left_out"), "the claims")
+        self.left_out = integer(value["left_out"], "left_out")
+        for each in items(value["deliveries"], "deliveries", 64):
+            members(each, ("to", "state", "via", *MOMENTS), "a delivery")
+            need(each["state"] in [*RANKS], "the state of a delivery is unknown")
+            matching(NATION, each["to"], "a delivery is to no nation")
+            for name in MOMENTS:
+                integer(0 if each[name] is None else each[name], name, LAST)
+            string("" if each["via"] is None else each["via"], "via", 64)
+            self.deliveries.append((f"{place}: delivery to {each['to']}", each))
 
     def run(self):
         for place, said in self.faults:
@@ -636,19 +672,20 @@ class Evidence:
             said = f"{self.left_out} further documents about the alert had no room in the file."
             self.step("form", "warning", "the file", said)
         self.check_rosters()
-        checkpoint = self.check_checkpoint()
-        seen = [
-            each for place, value in self.documents for each in self.check_document(place, value)
-        ]
+        checkpoint = self.attempt("checkpoint", "the checkpoint", self.open_checkpoint)
+        cosigned = None
+        if checkpoint:
+            cosigned = self.attempt("witnesses", "the checkpoint", self.count_witnesses)
+        checked = [self.check_document(*each) for each in self.documents.values()]
+        seen = [each for each in checked if each]
         if self.digest is None:
             said = "the alert itself is not among them"
             self.step("document", "failed", "the documents", said)
-        proven = []
-        if checkpoint is not None:
-            proven = [each for one in self.entries for each in self.check_entry(one, checkpoint)]
+        for place, *entry in self.entries if checkpoint else ():
+            self.attempt("entry", place, self.open_entry, *entry, checkpoint)
         for each in seen:
-            each["entries"] = self.check_logged(each, proven)
-        self.check_times(seen, proven)
+            self.check_logged(each)
+        self.check_times(seen, cosigned or {})
         self.check_claims()
 
     def check_rosters(self):
@@ -656,62 +693,40 @@ class Evidence:
         if not chain:
             self.step("genesis", "failed", "roster 1", fault or "the file holds no roster")
             return
-        if self.pinned:
-            said = (
-                "The first roster has the fingerprint that you gave: all keys below follow from it."
-            )
-            self.step("genesis", "ok", "roster 1", said)
-        else:
-            said = (
-                f"The fingerprint {self.rosters.genesis} was taken from the file itself. Compare it with the one that "
-                "was told out of band, or give it with --genesis: whoever made the file could have made the rosters."
-            )
-            self.step("genesis", "warning", "roster 1", said)
+        said = "The first roster has the fingerprint that you gave: all keys below follow from it."
+        if not self.pinned:
+            said = f"The fingerprint {self.rosters.genesis} was taken from the file itself. Compare it with the one that "
+            said += "was told out of band, or give it with --genesis: whoever made the file could have made the rosters."
+        self.step("genesis", "ok" if self.pinned else "warning", "roster 1", said)
         if fault is not None:
             self.step("rosters", "failed", f"roster {len(chain) + 1}", fault)
             return
         version, seats = chain[-1]["version"], ", ".join(sorted(chain[-1]["seats"]))
-        said = (
-            f"Each roster is there by the votes of the one before. The newest, version {version}, "
-            f"has the seats {seats}."
-        )
+        said = f"Each roster is there by the votes of the one before. The newest, version {version}, has "
+        said += f"the seats {seats}."
         self.step("rosters", "ok", f"rosters 1 to {version}", said)
 
-    def check_checkpoint(self):
-        node, place = self.node, "the checkpoint"
-        if self.note is None or not self.rosters.chain:
-            said = "there is no checkpoint, or no roster to check it by"
-            self.step("checkpoint", "failed", place, said)
-            return None
-        try:
-            checkpoint = open_checkpoint(self.note, self.rosters.log_keys(node))
-        except Wrong as error:
-            self.step("checkpoint", "failed", place, str(error))
-            return None
-        said = (
-            f"{node} has signed, with both log keys that the members voted for, that its log {checkpoint[0]} "
+    def open_checkpoint(self):
+        there = self.note is not None and self.rosters.chain
+        need(there, "there is no checkpoint, or no roster to check it by")
+        checkpoint, self.signed = open_checkpoint(self.note, self.rosters.log_keys(self.node))
+        return checkpoint, (
+            f"{self.node} has signed, with both log keys that the members voted for, that its log {checkpoint[0]} "
             f"has {checkpoint[1]} entries under one root: it cannot deny any of them."
         )
-        self.step("checkpoint", "ok", place, said)
-        try:
-            found = witnesses_of(self.note, self.rosters.chain[-1], node, self.now)
-        except Wrong as error:
-            self.step("witnesses", "failed", place, str(error))
-            return checkpoint
-        self.cosigned, count, names = found, len(found["nations"]), ", ".join(found["nations"])
+
+    def count_witnesses(self):
+        found = witnesses_of(self.note, self.rosters.chain[-1], self.node, self.now)
+        count, names = len(found["nations"]), ", ".join(found["nations"])
         by = f"{count} of the {found['others']} other members ({names or 'none'})"
         if count >= found["needed"]:
-            said = (
+            return found["nations"], (
                 f"{by} have verified that the log only grew, and cosigned it; {found['needed']} are a majority. "
-                f"{node} cannot have shown them another history."
+                f"{self.node} cannot have shown them another history."
             )
-        else:
-            said = (
-                f"{by} have cosigned it; a majority is {found['needed']}. "
-                f"Until then it rests on the word of {node} alone."
-            )
-        self.step("witnesses", "ok" if count >= found["needed"] else "warning", place, said)
-        return checkpoint
+        said = f"{by} have cosigned it; a majority is {found['needed']}. "
+        said += f"Until then it rests on the word of {self.node} alone."
+        return found["nations"], said, "warning"
 
     def check_document(self, place, value):
         """Nothing where it does not hold; else the document with what it states."""
@@ -722,32 +737,24 @@ class Evidence:
         elif self.digest is None:
             said = "it stands before the alert that it is about"
             self.step("document", "failed", place, said)
-            return []
+            return None
         if value["raw"] is None:
-            said = "Its content was erased; what is left is its digest, which the log keeps."
-            self.step("document", "warning", place, said)
-            return [seen]
-        try:
-            document = seen["document"] = self.open_document(value)
-        except Wrong as error:
-            self.step("document", "failed", place, str(error))
-            return []
-        said = (
-            f"Both signatures (Ed25519 and ML-DSA-65) are those of {document['from']} under roster "
-            f"{document['roster']['version']}. Signed at {moment(document['iat'] * 1000)} by its clock, "
-            f"for {', '.join(document['to'])}."
-        )
-        self.step("document", "ok", place, said)
-        if is_alert:
+            return self.attempt("document", place, self.judge_blank, seen)
+        document = seen["document"] = self.attempt("document", place, self.open_document, value)
+        if document and is_alert:
             self.signed_alert = document
-            return [seen]
-        try:
-            said, seen["at"] = self.hear(kind, document)
-        except Wrong as error:
-            self.step("reference", "failed", place, str(error))
-            return []
-        self.step("reference", "ok", place, said)
-        return [seen]
+        elif document:
+            heard = self.attempt("reference", place, self.hear, kind, document)
+            seen["at"] = heard and heard["at"]
+            return heard and seen
+        return document and seen
+
+    def judge_blank(self, seen):
+        kind, sender = seen["value"]["kind"], seen["value"]["from"]
+        need(kind != "receipt", "its bytes are not there: no receipt is ever erased")
+        own = kind != "alert" or sender == self.sender
+        need(own, "it is no update or cancellation by the alert's sender")
+        return seen, "Its bytes are not there; its digest is.", "warning"
 
     def open_document(self, value):
         """Digest, form, kind, sender, federation, roster, and both signatures by that roster's keys."""
@@ -772,69 +779,68 @@ class Evidence:
         in_order = recipients and to and to == sorted(set(to))
         need(in_order, "the recipients are not one or more nations, sorted, each once")
         named = members(document["roster"], ("version", "hash"), "roster")
-        for each in ("iat", "exp"):
-            integer(document[each], each, LAST_SECOND)
+        version = integer(named["version"], "version")
+        issued, _ = (integer(document[each], each, LAST_SECOND) for each in ("iat", "exp"))
         same = (document["from"], document["id"]) == (value["from"], value["id"])
         need(same, "another sender or id is signed than stands beside it")
         need(document["fed"] == self.rosters.genesis, "it is of another federation")
-        key = named["version"], named["hash"]
-        roster = next((r for r in self.rosters.chain if (r["version"], r["hash"]) == key), None)
-        said = f"it was signed under a roster {named['version']} that is not in the file"
-        need(roster is not None, said)
+        roster = next(iter(self.rosters.chain[version - 1 : version]), None)
+        said = f"it was signed under a roster {version} that is not in the file"
+        need(roster is not None and roster["hash"] == named["hash"], said)
         seat = roster["seats"].get(document["from"])
-        need(seat is not None, f"{document['from']} has no seat in roster {named['version']}")
+        need(seat is not None, f"{document['from']} has no seat in roster {version}")
         check_signatures(outer["payload"], signatures, kind, seat["signing"])
-        return document
+        return document, (
+            f"Both signatures (Ed25519 and ML-DSA-65) are those of {document['from']} under roster {version}. "
+            f"Signed at {moment(issued * 1000)} by its clock, for {', '.join(to)}."
+        )
 
     def hear(self, kind, document):
         """What a genuine document says of the alert, and the time that it states."""
         sender, body = document["from"], document["body"]
         if kind == "alert":
-            return self.hear_successor(document), None
+            return {"at": None}, self.hear_successor(document)
         addressed = self.signed_alert is None or sender in self.signed_alert["to"]
         need(addressed, f"the alert was not addressed to {sender}")
-        heard = {"delivered_at": None, "displayed_at": None, "answers": []}
+        nothing = {"delivered_at": None, "displayed_at": None, "answers": []}
         if kind == "receipt":
-            members(body, ("stage", "documents"), "receipt")
-            known = body["stage"] in ("delivered", "displayed")
-            need(known, "the stage of the receipt is unknown")
-            covered = items(body["documents"], "documents", 512)
-            for each in covered:
-                members(each, ("id", "digest", "at", "via"), "receipted document")
-                integer(each["at"], "at", LAST)
-                for nation in items(each["via"], "via", 3):
-                    matching(NATION, nation, "it came by no nation")
-            wanted = self.alert, self.digest
-            found = [each for each in covered if (each["id"], each["digest"]) == wanted]
-            about = found and self.sender in document["to"]
-            need(about, "it covers no document with the id and the digest of the alert")
-            at, way = found[0]["at"], ", ".join(found[0]["via"])
-            heard[f"{body['stage']}_at"] = at
-            what = f"its node had the alert durably at {moment(at)}"
-            what += f", handed on by {way}" if way else ""
-            if body["stage"] == "displayed":
-                what = f"an officer's screen showed the alert at {moment(at)}"
-            said = f"{sender} has signed that {what}."
-        else:
-            members(
-                body, ["document", "digest", "officer", "response", "note", "at"], "acknowledgement"
-            )
-            responses = ("acknowledged", "actioning", "assisting", "declined")
-            need(body["response"] in responses, "the response is unknown")
-            officer, at = string(body["officer"], "officer", 128), integer(body["at"], "at", LAST)
-            need(officer, "an acknowledgement names its officer")
-            same = (body["document"], body["digest"]) == (self.alert, self.digest)
-            need(same, "it answers another document than the alert, by id or by digest")
-            answer = {"officer": printable(officer), "response": body["response"], "at": at}
-            heard["answers"].append(answer)
-            said = f"Officer {officer} of {sender} answered '{body['response']}' at {moment(at)}."
-        known = self.known.setdefault(sender, heard)
-        if known is not heard:
-            known["answers"] += heard["answers"]
-            for name in ("delivered_at", "displayed_at"):
-                both = [each for each in (known[name], heard[name]) if each is not None]
-                known[name] = min(both, default=None)
-        return said, at
+            stage, at, way = self.read_receipt(document)
+            known = self.known.setdefault(sender, nothing)
+            earlier = known[f"{stage}_at"]
+            known[f"{stage}_at"] = at if earlier is None else min(at, earlier)
+            what = f"an officer's screen showed the alert at {moment(at)}"
+            if stage == "delivered":
+                way = f", handed on by {', '.join(way)}" if way else ""
+                what = f"its node had the alert durably at {moment(at)}{way}"
+            return {"at": at}, f"{sender} has signed that {what}."
+        members(
+            body, ["document", "digest", "officer", "response", "note", "at"], "acknowledgement"
+        )
+        responses = ("acknowledged", "actioning", "assisting", "declined")
+        need(body["response"] in responses, "the response is unknown")
+        officer, at = string(body["officer"], "officer", 128), integer(body["at"], "at", LAST)
+        need(officer, "an acknowledgement names its officer")
+        same = (body["document"], body["digest"]) == (self.alert, self.digest)
+        need(same, "it answers another document than the alert, by id or by digest")
+        answer = {"officer": printable(officer), "response": body["response"], "at": at}
+        self.known.setdefault(sender, nothing)["answers"].append(answer)
+        said = f"Officer {officer} of {sender} answered '{body['response']}' at {moment(at)}."
+        return {"at": at}, said
+
+    def read_receipt(self, document):
+        body = members(document["body"], ("stage", "documents"), "receipt")
+        need(body["stage"] in ("delivered", "displayed"), "the stage of the receipt is unknown")
+        covered = items(body["documents"], "documents", 512)
+        for each in covered:
+            members(each, ("id", "digest", "at", "via"), "receipted document")
+            integer(each["at"], "at", LAST)
+            for nation in items(each["via"], "via", 3):
+                matching(NATION, nation, "it came by no nation")
+        wanted = self.alert, self.digest
+        found = [each for each in covered if (each["id"], each["digest"]) == wanted]
+        about = found and self.sender in document["to"]
+        need(about, "it covers no document with the id and the digest of the alert")
+        return body["stage"], found[0]["at"], found[0]["via"]
 
     def hear_successor(self, document):
         kind, references = cap_of(document, "msgType"), cap_of(document, "references").split()
@@ -847,82 +853,91 @@ class Evidence:
         need(refers, "it refers to another alert")
         return f"It is the {kind} of the alert, which it names in its references."
 
-    def check_entry(self, entry, checkpoint):
-        place, index, text, path = entry
-        try:
-            leaf = members(read_json(text.encode(), 65_535), LEAF, "the entry")
-            said = "the entry names another index than its line"
-            need(integer(leaf["index"], "index") == index, said)
-            for each in items(leaf["subjects"], "subjects", 600):
-                pair = isinstance(each, list) and len(each) == 2
-                need(pair, "a subject is a label and a value")
-                string(each[0], "label"), string(each[1], "value")
-            string(leaf["kind"], "kind"), integer(leaf["at"], "at", LAST)
-            string(leaf["actor"], "actor")
-            check_path(sha256(b"\x00", text.encode()), index, checkpoint[1], path, checkpoint[2])
-            about = self.subject_of(leaf["subjects"])
-        except Wrong as error:
-            self.step("entry", "failed", place, str(error))
-            return []
-        said = f"'{leaf['kind']}' by {leaf['actor']} at {moment(leaf['at'])}, about {about}"
-        said = f"It stands in the log that the checkpoint signs: {said}."
-        self.step("entry", "ok", place, said)
-        return [leaf]
+    def open_entry(self, index, text, path, checkpoint):
+        leaf = members(read_json(text.encode(), 65_535), LEAF, "the entry")
+        same = integer(leaf["index"], "index") == index
+        need(same, "the entry names another index than its line")
+        for each in items(leaf["subjects"], "subjects", 600):
+            pair = isinstance(each, list) and len(each) == 2
+            need(pair, "a subject is a label and a value")
+            string(each[0], "label"), string(each[1], "value")
+        kind, actor = string(leaf["kind"], "kind"), string(leaf["actor"], "actor")
+        at = integer(leaf["at"], "at", LAST)
+        check_path(sha256(b"\x00", text.encode()), index, checkpoint[1], path, checkpoint[2])
+        about = self.take_up(leaf, kind, actor)
+        self.newest = max(self.newest, at)
+        said = f"'{kind}' by {actor} at {moment(at)}, about {about}"
+        return leaf, f"It stands in the log that the checkpoint signs: {said}."
 
-    def subject_of(self, subjects):
-        digests = [value for label, value in subjects if label == "digest"]
-        for _, each in self.documents:
-            label = "document" if each["kind"] == "alert" else each["kind"]
-            if [label, each["id"]] in subjects:
-                said = f"it speaks of another {each['kind']} with this id: the digests differ"
-                need(not digests or each["digest"] in digests, said)
-                return f"{each['kind']} {each['id']}"
-        raise Wrong("it speaks of no document of this file")
+    def take_up(self, leaf, kind, actor):
+        """Keep which documents an entry records or erases, by id and digest; returns the one that it names first."""
+        pairs = [(label, value) for label, value in leaf["subjects"]]
+        digests, named = dict(pairs), []
+        for label, value in dict.fromkeys(pairs):
+            what = KIND_OF.get(label)
+            if (what, value) in self.digests:
+                digest = digests.get(LABELS[what][1])
+                same = digest is None or digest in self.digests[what, value]
+                need(same, f"it speaks of another {what} with this id: the digests differ")
+                named.append((what, value, digest))
+        need(named, "it speaks of no document of this file")
+        for what, value, digest in named if kind == "erased" else ():
+            self.erased[what, value, digest] = leaf
+        about_alert = ("document", self.alert) in pairs
+        for what, value, digest in named:
+            if (kind, what) in RECORDING and digest and (what == "alert" or about_alert):
+                sender = self.node if (kind, what) in OWN else actor.partition("/")[0]
+                self.recorded.setdefault((what, value, digest, sender), []).append(leaf)
+        return "{} {}".format(*named[0])
 
-    def check_logged(self, seen, proven):
-        found = [leaf for leaf in proven if self.records(leaf, seen["value"])]
+    def check_logged(self, seen):
+        """The log records a document by id and digest, as one of its sender; and the erasure of one without its bytes."""
+        value, place = seen["value"], seen["place"]
+        key = value["kind"], value["id"], value["digest"]
+        found = seen["entries"] = self.recorded.get((*key, value["from"]), [])
+        said = "no proven entry of the log records it with its digest"
         if found:
             numbers = ", ".join(str(leaf["index"]) for leaf in found[:8])
-            said = f"The log speaks of it in entry {numbers}: it was there when the checkpoint was signed."
-        else:
-            said = "no proven entry of the log says that it was recorded"
-        self.step("logged", "ok" if found else "failed", seen["place"], said)
-        return found
+            said = f"The log records it, with its digest, in entry {numbers}: it was there when the checkpoint was signed."
+        self.step("logged", "ok" if found else "failed", place, said)
+        if value["raw"] is not None:
+            return
+        erasure, whole = self.erased.get(key), self.erased.get(("alert", self.alert, self.digest))
+        # With the alert all answers are erased that were there before.
+        answer = value["kind"] == "acknowledgement" and found and whole
+        if erasure is None and answer and found[0]["index"] < whole["index"]:
+            erasure = whole
+        said = "no proven entry of the log says that it was erased"
+        if erasure:
+            said = f"By entry {erasure['index']}, {erasure['actor']} erased it at {moment(erasure['at'])}."
+        self.step("erased", "ok" if erasure else "failed", place, said)
 
-    def records(self, leaf, value):
-        """Whether an entry records this document: by id and digest, or as what a node's own receipt is about."""
-        subjects, kind = leaf["subjects"], value["kind"]
-        if kind == "alert":
-            fits = leaf["kind"] == ("sent" if value["from"] == self.node else "received")
-            wanted = [["document", value["id"]], ["digest", value["digest"]]]
-            return fits and all(each in subjects for each in wanted)
-        own = kind == "receipt" and value["from"] == self.node
-        fits = [kind, value["id"]] in subjects or (
-            own and leaf["kind"] in ("received", "displayed")
-        )
-        return fits and ["document", self.alert] in subjects
-
-    def check_times(self, seen, proven):
-        before = len(self.steps)
-        for each in seen:
-            for said in self.strange_times(each) if each["document"] else ():
-                self.step("times", "warning", each["place"], said)
-        newest = max((leaf["at"] for leaf in proven), default=0)
-        for nation, at in (self.cosigned["nations"] if self.cosigned else {}).items():
-            if at + SKEW < newest // 1000:
+    def check_times(self, seen, cosigned):
+        strange = [(each["place"], said) for each in seen for said in self.strange_times(each)]
+        newest, (key, at) = self.newest // 1000, self.signed or (None, 0)
+        version = self.rosters.replaced(self.node, key, max(at, newest))
+        if version:
+            said = f"it was signed with log keys that roster {version} replaced more than 7 days before"
+            strange.append(("the checkpoint", said))
+        for nation, at in cosigned.items():
+            if at + SKEW < newest:
                 said = f"{nation} cosigned at {moment(at * 1000)}, before the newest entry here was made"
-                self.step("times", "warning", "the checkpoint", said)
-        if len(self.steps) == before:
+                strange.append(("the checkpoint", said))
+        for place, said in strange:
+            self.step("times", "warning", place, said)
+        if not strange:
             said = f"What the documents, the log and the witnesses say of times agrees within {SKEW} s."
             self.step("times", "ok", "the file", said)
 
     def strange_times(self, seen):
         document, stated, skew = seen["document"], seen["at"], SKEW * 1000
+        if document is None:
+            return
         issued, version = document["iat"] * 1000, document["roster"]["version"]
         logged = seen["entries"][0]["at"] if seen["entries"] else None
         newest = max(document["iat"], (logged or 0) // 1000)
-        for roster in self.rosters.chain:
-            if roster["version"] == version + 1 and newest > roster["iat"] + WEEK:
+        for successor in self.rosters.chain[version : version + 1]:
+            if newest > successor["iat"] + WEEK:
                 yield f"it was signed under roster {version}, replaced more than 7 days before"
         if logged is not None and logged < issued - skew:
             yield f"it was signed later ({moment(issued)}) than the log recorded it ({moment(logged)})"
@@ -937,13 +952,13 @@ class Evidence:
     def check_claims(self):
         for place, claim in self.deliveries:
             to, state, known = claim["to"], claim["state"], self.known.get(claim["to"])
-            rank, claimed = 0, RANKS[state]
-            if known:
-                rank = 1 if known["delivered_at"] is not None else 0
-                rank = 2 if known["displayed_at"] is not None else rank
-                rank = 3 if known["answers"] else rank
+            claimed, proofs = RANKS[state], ("delivered_at", "displayed_at", "answers")
+            signed = [
+                n for n, each in enumerate(proofs, 1) if known and known[each] not in (None, [])
+            ]
+            rank = max(signed, default=0)
             words = (
-                "prove only" if claimed > rank else "prove" if claimed < rank else "prove the same"
+                "prove the same" if claimed == rank else "prove only" if claimed > rank else "prove"
             )
             said = f"The node claims '{state}', which nobody has signed; the documents of {to} {words}: "
             outcome = "ok" if claimed == rank else "warning"
@@ -970,10 +985,18 @@ def verify_evidence(header, lines, genesis, now):
 # Section 10.5: a whole log. An entry names its own index, so that what was moved, deleted or inserted is named exactly.
 
 
+BEGINNING = r'\{"index":(0|[1-9][0-9]{0,15}),"kind":(?:"[^"\\]*","at":([0-9]{1,16}),)?'
+NOTHING, NO_TAIL = (None, 0, None), (10**16, 0)
+TAIL = (
+    "a node that works signs within one, so that its keeper must say why this one did not: it has halted ('log_halted' in "
+    "its log), or this was taken in the half minute after it had stood still; else somebody has added them"
+)
+
+
 class Log:
     """Reads the lines once, in constant memory. ``expected`` is the index that should come next."""
 
-    def __init__(self, header, genesis, keys, now):
+    def __init__(self, header, genesis, keys, now, given):
         members(header, ("varde", "v", "origin", "vkeys", "nation", "federation"), "the header")
         self.origin = string(header["origin"], "origin")
         self.nation = matching(NATION, header["nation"], "the header names no nation")
@@ -983,9 +1006,10 @@ class Log:
         need(self.told if keys else self.own, f"no key for the log {self.origin!r} is given")
         self.genesis, self.now, self.rosters, self.keys, self.pinned = genesis, now, None, [], False
         self.tree, self.expected, self.claimed, self.waiting = Tree(), 0, 0, None
-        self.newest, self.checkpoints, self.cosigned = None, 0, deque(maxlen=COSIGNED)
+        self.newest, self.checkpoints, self.cosigned = NOTHING, 0, deque(maxlen=COSIGNED)
         self.mismatch, self.displaced, self.disordered_at, self.ended = None, {}, None, False
-        self.findings, self.warnings, self.attested = [], [], None
+        self.findings, self.warnings, self.attested, self.signed = [], [], None, None
+        self.given, self.wanted, self.held, self.missed, self.tail = given, {}, [], [], NO_TAIL
 
     def of_log(self, keys):
         return [key for key in keys if key[0][0] == self.origin]
@@ -1052,6 +1076,20 @@ class Log:
             else:
                 said = f"no roster gives {self.nation} a log {self.origin!r}"
                 self.find("bad_roster", 0, 0, said)
+        for number, raw in enumerate(self.given, 1):
+            found = self.open(raw, 0, f"checkpoint {number} of those that you gave")
+            if found:
+                self.wanted.setdefault(found[0][1], []).append(found[0][2])
+        self.meet_given()
+
+    def meet_given(self):
+        """The checkpoints that others hold of this log are over its first entries, if it is the log that they know."""
+        size, before = self.tree.size, self.held[-1] if self.held else 0
+        for root in self.wanted.pop(size, ()):
+            if root == self.tree.root():
+                self.held.append(size)
+            else:
+                self.missed.append((before, size))
 
     def take_entry(self, line):
         index, leaf = line["index"], line["leaf"]
@@ -1059,19 +1097,23 @@ class Log:
         need(fits, "an entry has an index and a leaf")
         digest = sha256(b"\x00", leaf.encode())
         try:
-            kept = base64url(line["hash"], 32)
+            stored = base64url(line["hash"], 32)
         except Wrong:
-            kept = None
-        named = re.match(r'\{"index":(0|[1-9][0-9]{0,15}),"kind":', leaf)
-        genuine = digest == kept and named is not None
+            stored = None
+        named = re.match(BEGINNING, leaf)
+        genuine = digest == stored and named is not None
         # It was written as the entry that it names, in whatever row it stands now.
         index = int(named[1]) if genuine else index
         self.place_waiting(index)
         if not genuine:
             self.find("changed", index, index, f"entry {index} is not what its hash says")
         # Over the hash that the node kept, so that a changed entry hides no other from the checkpoints.
-        self.tree.add(kept or digest)
+        self.tree.add(stored or digest)
         self.waiting = index
+        # One that says no time is as old as can be: it must not make the tail look short.
+        at = int(named[2]) if named and named[2] else 0
+        self.tail = min(self.tail[0], at), max(self.tail[1], at)
+        self.meet_given()
 
     def place_waiting(self, following):
         """Judge the place of the entry before this one: what follows tells a swap from a deletion."""
@@ -1099,25 +1141,27 @@ class Log:
             self.find("deleted", expected, index - 1, f"entry {missing} is missing")
             self.expected = index + 1
 
-    def open(self, raw):
-        checkpoint = open_checkpoint(raw, self.keys)
-        self.claimed = max(self.claimed, checkpoint[1])
-        return checkpoint
+    def open(self, raw, place, what):
+        """A checkpoint, and by which keys and when; nothing, and a finding, where it is not signed as it should be."""
+        try:
+            return open_checkpoint(raw, self.keys)
+        except Wrong as error:
+            return self.find("bad_checkpoint", place, place, f"{what}: {error}")
 
     def take_checkpoint(self, raw):
         place = self.tree.size
-        try:
-            checkpoint = self.open(raw)
-        except Wrong as error:
-            self.find("bad_checkpoint", place, place, f"after {place} entries: {error}")
+        found = self.open(raw, place, f"after {place} entries")
+        if found is None:
             return
+        checkpoint, (key, at) = found
+        self.claimed = max(self.claimed, checkpoint[1])
         if checkpoint[1:] != (place, self.tree.root()):
-            signed = self.newest[1] if self.newest else 0
-            self.mismatch = self.mismatch or (checkpoint[1], place, signed)
+            self.mismatch = self.mismatch or (checkpoint[1], place, self.newest[1])
         elif checkpoint != self.newest:
             self.checkpoints, self.newest = self.checkpoints + 1, checkpoint
+            self.signed, self.tail = (key, max(at, self.tail[1] // 1000)), NO_TAIL
             if raw.count("\n\u2014 ") > 2:  # the log's own two, and witnesses
-                self.cosigned.append(raw)
+                self.cosigned.append((place, raw))
 
     def take_end(self, value):
         self.ended = True
@@ -1130,15 +1174,14 @@ class Log:
             said = f"the end line counts {entries} entries, but {self.expected} stand in the file"
             self.find("inserted", max(entries, 0), self.expected - 1, said)
         self.claimed = max(self.claimed, entries)
-        try:
-            checkpoint = self.open(raw)
-        except Wrong as error:
-            self.find("bad_checkpoint", place, place, f"the newest one: {error}")
+        found = self.open(raw, place, "the newest one")
+        if found is None:
             return
-        size = checkpoint[1]
+        size = found[0][1]
+        self.claimed = max(self.claimed, size)
         if size == place:
             self.take_checkpoint(raw)
-        elif size < place and checkpoint != self.newest and self.disordered_at is None:
+        elif size < place and found[0] != self.newest and self.disordered_at is None:
             said = f"the newest one, of {size} entries, is not the last in the file"
             self.find("bad_checkpoint", size, size, said)
 
@@ -1147,8 +1190,7 @@ class Log:
         best = None
         if self.rosters is None or not self.rosters.chain:
             return None
-        for raw in reversed(self.cosigned):
-            size = self.open(raw)[1]
+        for size, raw in reversed(self.cosigned):
             try:
                 found = witnesses_of(raw, self.rosters.chain[-1], self.nation, self.now)
             except Wrong as error:
@@ -1166,21 +1208,38 @@ class Log:
             self.find("inserted", index, index, f"entry {index} stands in the place of {place}")
         if self.mismatch is not None:
             self.judge(*self.mismatch)
-        read, size, signed = self.expected, self.tree.size, self.newest[1] if self.newest else 0
+        read, size, signed = self.expected, self.tree.size, self.newest[1]
         if read < self.claimed:
             last = self.claimed - 1
             self.find("truncated", read, last, f"entries {read} to {last} were cut off")
         elif not self.ended:
             said = f"the file stops before its end, at entry {read}"
             self.find("truncated", read, read, said)
+        self.judge_given(read)
         if self.findings or signed == size:
             return
         if signed == 0:
             self.find("bad_checkpoint", 0, size - 1, "no checkpoint signs any of the entries")
             return
         said = f"entries {signed} to {size - 1} are after the last signed checkpoint"
+        took = self.tail[1] - self.tail[0]
+        if took > SKEW * 1000:
+            said += f" and took {took // 1000} s to make; {TAIL}"
+            self.find("unsigned_tail", signed, size - 1, said)
+            return
         tail = {"fault": "unsigned_tail", "first": signed, "last": size - 1, "detail": said}
         self.warnings.append(tail)
+
+    def judge_given(self, read):
+        for first, size in self.missed:
+            if self.disordered_at is None or self.disordered_at >= size:
+                said = f"entries {first} to {size - 1} are not those that the checkpoint of {size} entries that you gave "
+                said += "signs: its holder was shown another history"
+                self.find("changed", first, size - 1, said)
+        for size in sorted(self.wanted):
+            if size > read:
+                said = f"the checkpoint of {size} entries that you gave signs entries {read} to {size - 1}, too"
+                self.find("truncated", read, size - 1, said)
 
     def judge(self, size, place, signed):
         """A checkpoint is over another tree than the entries before it, unless their order explains it already."""
@@ -1202,19 +1261,15 @@ class Log:
         newest = self.rosters.chain[-1]["version"] if self.rosters and self.rosters.chain else None
         outcome = "ok" if self.pinned else "warning"
         if any(each["fault"] == "bad_roster" for each in self.findings):
-            outcome, said = (
-                "failed",
-                "The rosters do not hold (see below): the members' votes vouch for nothing here.",
-            )
+            outcome = "failed"
+            said = "The rosters do not hold (see below): the members' votes vouch for nothing here."
         elif self.pinned:
             said = f"The key of {self.origin} is one that you gave, or that the members voted for."
             said += f" The file's rosters go to version {newest}." if newest else ""
         else:
-            said = (
-                f"The key of {self.origin} follows from the file alone, with the genesis fingerprint "
-                f"{self.genesis or self.federation}. Compare that with the one that was told out of band, or give "
-                "--genesis, --roster or --key: whoever made the file could have made the key."
-            )
+            said = f"The key of {self.origin} follows from the file alone, with the genesis fingerprint "
+            said += f"{self.genesis or self.federation}. Compare that with the one that was told out of band, or give "
+            said += "--genesis, --roster or --key: whoever made the file could have made the key."
         yield "keys", outcome, "the header", said
         for outcome, found in (("failed", self.findings), ("warning", self.warnings)):
             if not found and outcome == "failed":
@@ -1224,30 +1279,35 @@ class Log:
                 first, last = each["first"], each["last"]
                 place = f"entry {first}" if first == last else f"entries {first} to {last}"
                 yield each["fault"], outcome, place, f"{each['detail']}."
-        said = (
-            f"{self.nation} has signed {self.checkpoints} checkpoints that match; the newest is over "
-            f"{self.newest[1] if self.newest else 0} entries. None of these can be changed or taken away any more "
-            "without its showing."
-        )
-        yield "checkpoints", "ok", "the checkpoints", said
+        signed, version = self.newest[1], None
+        if self.rosters and self.signed:
+            version = self.rosters.replaced(self.nation, *self.signed)
+        said = f"{self.nation} has signed {self.checkpoints} checkpoints that match; the newest is over "
+        said += f"{signed} entries. None of these can be changed or taken away any more without its showing."
+        if version:
+            said += f" But the newest was signed with log keys that roster {version} replaced more than 7 days before: "
+            said += "whoever has stolen them could sign so."
+        if not signed:
+            said = f"{self.nation} has signed no entry of it: nothing here is proven."
+        outcome = "ok" if signed and not version else "warning"
+        yield "checkpoints", outcome, "the checkpoints", said
+        for size in self.held:
+            said = f"The checkpoint of {size} entries that you gave is of this very log: its holder was shown no other history."
+            yield "held", "ok", "the checkpoints", said
         found = self.attested
         if found is None:
-            said = (
-                "No cosignature of another nation could be checked: the log rests on the word of "
-                f"{self.nation} alone, who may have shown another history to somebody else."
-            )
+            said = "No cosignature of another nation could be checked: the log rests on the word "
+            said += f"of {self.nation} alone, who may have shown another history to somebody else."
             yield "witnesses", "warning", "the checkpoints", said
             return
         count, names = len(found["nations"]), ", ".join(found["nations"]) or "none"
-        said = (
-            f"{count} of the {found['others']} other members ({names}) have cosigned the checkpoint of "
-            f"{found['size']} entries; a majority is {found['needed']}."
-        )
+        said = f"{count} of the {found['others']} other members ({names}) have cosigned the checkpoint of "
+        said += f"{found['size']} entries; a majority is {found['needed']}."
         yield "witnesses", "ok" if count >= found["needed"] else "warning", "the checkpoints", said
 
 
-def verify_log(header, lines, genesis, keys, now, progress):
-    log = Log(header, genesis, keys, now)
+def verify_log(header, lines, genesis, keys, now, given, progress):
+    log = Log(header, genesis, keys, now, given)
     log.read(lines, progress)
     chain = log.rosters.chain if log.rosters else []
     names = ("check", "outcome", "place", "detail")
@@ -1257,8 +1317,9 @@ def verify_log(header, lines, genesis, keys, now, progress):
         "origin": log.origin,
         "nation": log.nation,
         "entries": log.tree.size,
-        "signed_entries": log.newest[1] if log.newest else 0,
+        "signed_entries": log.newest[1],
         "checkpoints": log.checkpoints,
+        "held": log.held,
         "keys_pinned": log.pinned,
         "genesis": genesis or log.federation,
         "roster_version": chain[-1]["version"] if chain else None,
@@ -1271,18 +1332,18 @@ def verify_log(header, lines, genesis, keys, now, progress):
     }
 
 
-def verify(lines, genesis=None, keys=(), now=LAST_SECOND, progress=lambda entries: None):
+def verify(lines, genesis=None, keys=(), now=LAST_SECOND, given=(), progress=lambda entries: None):
     """What is true of a file, given line by line; ``Wrong`` where it is neither a log nor evidence."""
     lines = iter(lines)
     header = read_json(next(lines, "").encode("utf-8", "replace"))
     form = header.get("varde"), header.get("v")
-    if form == ("alert-evidence", 1):
-        return verify_evidence(header, lines, genesis, now)
-    need(
-        form == ("audit-log", 1),
-        "this is neither an exported audit log nor the evidence of an alert",
-    )
-    return verify_log(header, lines, genesis, keys, now, progress)
+    if form == ("audit-log", 1):
+        return verify_log(header, lines, genesis, keys, now, given, progress)
+    said = "this is neither an exported audit log nor the evidence of an alert"
+    need(form == ("alert-evidence", 1), said)
+    said = "--checkpoint goes with a whole log, not with the evidence of one alert"
+    need(not given, said)
+    return verify_evidence(header, lines, genesis, now)
 
 
 def read_lines(file):
@@ -1291,7 +1352,15 @@ def read_lines(file):
         yield line.decode("utf-8", "replace")
 
 
+def read_given(path):
+    with open(path, "rb") as file:
+        return file.read(NOTE + 1).decode("utf-8", "replace")
+
+
 KEY_HELP = "the log's two keys (C2SP vkeys), each with --key, Ed25519 first"
+NOTE_HELP = (
+    "a file with a checkpoint of the log that another nation gave you: the log must contain it"
+)
 
 
 def main():
@@ -1299,6 +1368,7 @@ def main():
     parser.add_argument("file")
     parser.add_argument("--genesis", help="the fingerprint of the first roster, told out of band")
     parser.add_argument("--key", action="append", default=[], help=KEY_HELP)
+    parser.add_argument("--checkpoint", action="append", default=[], help=NOTE_HELP)
     parser.add_argument("--json", action="store_true", help="for machines")
     options = parser.parse_args()
 
@@ -1307,11 +1377,12 @@ def main():
             print(f"\r{entries} entries", end="", file=sys.stderr, flush=True)
 
     try:
+        given, now = [read_given(each) for each in options.checkpoint], int(time.time())
         with open(options.file, "rb") as file:
             lines = read_lines(file)
-            found = verify(lines, options.genesis, options.key, int(time.time()), progress)
+            found = verify(lines, options.genesis, options.key, now, given, progress)
     except OSError as error:
-        print(f"{options.file} cannot be read: {error.strerror}", file=sys.stderr)
+        print(f"{error.filename} cannot be read: {error.strerror}", file=sys.stderr)
         return 2
     except Wrong as error:
         print(f"{options.file}: {error}", file=sys.stderr)

@@ -20,7 +20,7 @@ from varde.checkpoint import (
 from varde.errors import Reason, Untrusted, VardeError
 from varde.identifiers import FederationId, Nation
 from varde.note import parse_vkey
-from varde.roster import Roster, extend_chain
+from varde.roster import GRACE_SECONDS, Roster, extend_chain
 
 
 class Outcome(StrEnum):
@@ -92,15 +92,31 @@ def log_keys(rosters: Sequence[Roster], nation: Nation) -> tuple[LogKey, ...]:
     return tuple(dict.fromkeys(keys))
 
 
-def open_with_any(note: str, keys: Iterable[LogKey]) -> Checkpoint:
-    """The checkpoint of a note that one pair of the log's ``keys`` signed; ``VardeError`` where none did."""
+def open_with_any(note: str, keys: Iterable[LogKey]) -> tuple[Checkpoint, LogKey]:
+    """The checkpoint of a note, and which pair of the log's ``keys`` signed it; ``VardeError`` where none did."""
     refusal: VardeError = Untrusted(Reason.BAD_LOG, "no key of the log is known")
     for key in keys:
         try:
-            return open_checkpoint(note, key)
+            return open_checkpoint(note, key), key
         except VardeError as error:
             refusal = error
     raise refusal
+
+
+def replaced_before(rosters: Sequence[Roster], nation: Nation, key: LogKey, at: int) -> int | None:
+    """Which roster, more than 7 days before ``at`` (Unix seconds), had taken ``key`` from the nation's log; None: none.
+
+    Who stole a key that was replaced since can date what he signs with it.
+    """
+    given = [
+        place
+        for place, each in enumerate(rosters)
+        if nation in each.members and each.members[nation].log == key
+    ]
+    for successor in rosters[given[-1] + 1 :][:1] if given else ():
+        if at > successor.issued_at + GRACE_SECONDS:
+            return successor.version
+    return None
 
 
 def attest(note: str, roster: Roster, owner: Nation, keys: Iterable[LogKey], now: int) -> Attested:
@@ -109,7 +125,7 @@ def attest(note: str, roster: Roster, owner: Nation, keys: Iterable[LogKey], now
     Only other members with a vote count, with their keys of ``roster``. ``VardeError`` where the log's signature, or a
     line under the name of a witness, is wrong.
     """
-    checkpoint = open_with_any(note, keys)
+    checkpoint, _ = open_with_any(note, keys)
     witnesses = {
         nation: [parse_vkey(member.witness)]
         for nation, member in roster.members.items()

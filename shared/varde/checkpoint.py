@@ -174,6 +174,12 @@ def open_checkpoint(raw: str, key: LogKey) -> Checkpoint:
     return checkpoint
 
 
+def signed_at(raw: str, key: LogKey) -> int:
+    """When the log signed, Unix seconds by its own clock; of a note that ``open_checkpoint`` has opened with ``key``."""
+    blob = one_signature_by(parse_note(raw), key.ml_dsa_44).blob
+    return int.from_bytes(blob[:_TIMESTAMP_BYTES], "big")
+
+
 def keep_own_lines(raw: str, key: LogKey) -> str:
     """The note with the log's own two lines alone: anybody can add lines of any size to what a log has signed."""
     note = parse_note(raw)

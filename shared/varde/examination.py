@@ -9,22 +9,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from varde.attestation import Attested, Lineage, Outcome, Step, attest, log_keys, open_with_any
-from varde.auditlog import MAX_LEAF_BYTES
-from varde.bundle import Bundle, Exhibit, ProvenEntry, read_bundle
-from varde.checkpoint import Checkpoint
-from varde.document import MAX_SKEW_SECONDS, Document
-from varde.encoding import (
-    MAX_MILLISECONDS,
-    MAX_SECONDS,
-    JsonObject,
-    exact_members,
-    parse_json,
-    require_integer,
-    require_list,
-    require_string,
+from varde.attestation import (
+    Attested,
+    Lineage,
+    Outcome,
+    Step,
+    attest,
+    log_keys,
+    open_with_any,
+    replaced_before,
 )
-from varde.errors import Malformed, Reason, Untrusted, VardeError
+from varde.bundle import Bundle, Exhibit, ProvenEntry, read_bundle
+from varde.checkpoint import Checkpoint, LogKey, signed_at
+from varde.document import MAX_SKEW_SECONDS, Document
+from varde.encoding import MAX_SECONDS
+from varde.entries import Entry, Records, read_entry
+from varde.errors import VardeError
 from varde.identifiers import DocumentId, FederationId, Nation
 from varde.merkle import leaf_hash, verify_inclusion
 from varde.roster import GRACE_SECONDS
@@ -40,10 +40,9 @@ DOCUMENT: Final = "document"
 REFERENCE: Final = "reference"
 ENTRY: Final = "entry"
 LOGGED: Final = "logged"
+ERASED: Final = "erased"
 TIMES: Final = "times"
 CLAIMS: Final = "claims"
-_LEAF: Final = frozenset({"index", "kind", "at", "actor", "subjects", "detail", "salt"})
-_MAX_SUBJECTS: Final = 600
 _RANK: Final = {"queued": 0, "sent": 0, "failed": 0, "delivered": 1, "displayed": 2}
 _STATES: Final = ("not delivered", "delivered", "displayed", "acknowledged")
 
@@ -67,19 +66,6 @@ class Examination:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    index: int
-    kind: str
-    at: int
-    actor: str
-    subjects: tuple[tuple[str, str], ...]
-    place: str
-
-    def names(self, label: str, value: str) -> bool:
-        return (label, value) in self.subjects
-
-
-@dataclass(frozen=True, slots=True)
 class _Seen:
     exhibit: Exhibit
     document: Document | None = None
@@ -93,7 +79,8 @@ def examine(
 
     (1) the form; (2) the genesis fingerprint; (3) the rosters by their votes; (4) the log's signature on the checkpoint;
     (5) its witnesses; (6) each document's two signatures, and that it refers to the alert by id and digest; (7) each
-    entry's place in the tree; (8) that the log speaks of each document; (9) the times; (10) the node's claims.
+    entry's place in the tree; (8) that the log records each document by its digest, and the erasure of one whose bytes are
+    not there; (9) the times; (10) the node's claims.
     """
     bundle = read_bundle(lines)
     examiner = _Examiner(bundle, genesis or bundle.header.federation, now)
@@ -118,8 +105,10 @@ class _Examiner:
         self.steps: list[Step] = []
         self.known: dict[Nation, Known] = {}
         self.seen: list[_Seen] = []
-        self.entries: list[_Entry] = []
+        self.records = Records(bundle.header, bundle.exhibits)
+        self.newest_entry = 0
         self.alert = Matter(bundle.header.sender, bundle.header.alert)
+        self.signed: tuple[LogKey, int] | None = None
         self.attested: Attested | None = None
 
     def run(self, *, pinned: bool) -> None:
@@ -197,10 +186,11 @@ class _Examiner:
             return None
         keys = log_keys(self.lineage.rosters, node)
         try:
-            checkpoint = open_with_any(note, keys)
+            checkpoint, key = open_with_any(note, keys)
         except VardeError as error:
             self._fail(CHECKPOINT, "the checkpoint", error.detail)
             return None
+        self.signed = key, signed_at(note, key)
         self._ok(
             CHECKPOINT,
             "the checkpoint",
@@ -239,9 +229,7 @@ class _Examiner:
             self._fail(DOCUMENT, exhibit.place, "it stands before the alert that it is about")
             return
         if exhibit.raw is None:
-            said = "Its content was erased; what is left is its digest, which the log keeps."
-            self._warn(DOCUMENT, exhibit.place, said)
-            self.seen.append(_Seen(exhibit))
+            self._check_digest_alone(exhibit)
             return
         try:
             document, roster = open_exhibit(
@@ -268,77 +256,71 @@ class _Examiner:
         self._ok(REFERENCE, exhibit.place, said)
         self.seen.append(_Seen(exhibit, document, at))
 
-    def _check_entry(self, entry: ProvenEntry, checkpoint: Checkpoint) -> None:
-        try:
-            raw = entry.leaf.encode()
-            read = _read_leaf(raw, entry)
-            verify_inclusion(
-                leaf_hash(raw), entry.index, checkpoint.size, entry.path, checkpoint.root
+    def _check_digest_alone(self, exhibit: Exhibit) -> None:
+        if exhibit.kind is Kind.RECEIPT:
+            self._fail(
+                DOCUMENT, exhibit.place, "its bytes are not there: no receipt is ever erased"
             )
-            about = self._subject(read)
+        elif exhibit.kind is Kind.ALERT and exhibit.sender != self.alert.sender:
+            said = "it is no update or cancellation by the alert's sender"
+            self._fail(DOCUMENT, exhibit.place, said)
+        else:
+            self._warn(DOCUMENT, exhibit.place, "Its bytes are not there; its digest is.")
+            self.seen.append(_Seen(exhibit))
+
+    def _check_entry(self, proven: ProvenEntry, checkpoint: Checkpoint) -> None:
+        try:
+            entry = read_entry(proven)
+            leaf = leaf_hash(proven.leaf.encode())
+            verify_inclusion(leaf, entry.index, checkpoint.size, proven.path, checkpoint.root)
+            about = self.records.take(entry)
         except VardeError as error:
-            self._fail(ENTRY, entry.place, error.detail)
+            self._fail(ENTRY, proven.place, error.detail)
             return
-        self.entries.append(read)
-        said = f"'{read.kind}' by {read.actor} at {moment(read.at)}, about {about}"
-        self._ok(ENTRY, entry.place, f"It stands in the log that the checkpoint signs: {said}.")
+        self.newest_entry = max(self.newest_entry, entry.at)
+        said = f"'{entry.kind}' by {entry.actor} at {moment(entry.at)}, about {about}"
+        self._ok(ENTRY, proven.place, f"It stands in the log that the checkpoint signs: {said}.")
 
-    def _subject(self, entry: _Entry) -> str:
-        """Which document an entry speaks of; ``Untrusted`` where none of the file, or one with another digest."""
-        for exhibit in self.bundle.exhibits:
-            label = "document" if exhibit.kind is Kind.ALERT else exhibit.kind.value
-            if entry.names(label, exhibit.id):
-                digests = [value for name, value in entry.subjects if name == "digest"]
-                if digests and exhibit.digest not in digests:
-                    detail = f"it speaks of another {exhibit.kind.value} with this id: the digests differ"
-                    raise Untrusted(Reason.BAD_LOG, detail)
-                return f"{exhibit.kind.value} {exhibit.id}"
-        raise Untrusted(Reason.BAD_LOG, "it speaks of no document of this file")
-
-    def _check_logged(self, seen: _Seen) -> list[_Entry]:
-        found = [*self._backing(seen.exhibit)]
+    def _check_logged(self, seen: _Seen) -> Entry | None:
+        exhibit = seen.exhibit
+        found = self.records.of(exhibit)
         if found:
             numbers = ", ".join(str(each.index) for each in found[:8])
-            said = f"The log speaks of it in entry {numbers}: it was there when the checkpoint was signed."
-            self._ok(LOGGED, seen.exhibit.place, said)
+            said = f"The log records it, with its digest, in entry {numbers}: it was there when the checkpoint was signed."
+            self._ok(LOGGED, exhibit.place, said)
         else:
-            said = "no proven entry of the log says that it was recorded"
-            self._fail(LOGGED, seen.exhibit.place, said)
-        return found
+            said = "no proven entry of the log records it with its digest"
+            self._fail(LOGGED, exhibit.place, said)
+        if exhibit.raw is None:
+            erasure = self.records.erasure_of(exhibit, self.alert.digest or "")
+            if erasure is None:
+                said = "no proven entry of the log says that it was erased"
+                self._fail(ERASED, exhibit.place, said)
+            else:
+                said = (
+                    f"By entry {erasure.index}, {erasure.actor} erased it at {moment(erasure.at)}."
+                )
+                self._ok(ERASED, exhibit.place, said)
+        return found[0] if found else None
 
-    def _backing(self, exhibit: Exhibit) -> Iterator[_Entry]:
-        node, alert = self.bundle.header.node, self.bundle.header.alert
-        for each in self.entries:
-            if exhibit.kind is Kind.ALERT:
-                recorded = each.kind == ("sent" if exhibit.sender == node else "received")
-                if (
-                    recorded
-                    and each.names("document", exhibit.id)
-                    and each.names("digest", exhibit.digest)
-                ):
-                    yield each
-            elif each.names(exhibit.kind.value, exhibit.id) and each.names("document", alert):
-                yield each
-            elif (
-                exhibit.kind is Kind.RECEIPT
-                and exhibit.sender == node
-                and each.kind in {"received", "displayed"}
-                and each.names("document", alert)
-            ):
-                # A node does not log its own receipt, but what the receipt is about.
-                yield each
-
-    def _check_times(self, backing: list[tuple[_Seen, list[_Entry]]]) -> None:
+    def _check_times(self, backing: list[tuple[_Seen, Entry | None]]) -> None:
         before = len(self.steps)
-        for seen, entries in backing:
+        for seen, entry in backing:
             document = seen.document
             if document is None:
                 continue
-            for said in self._strange_times(document, seen.stated_at, entries):
+            for said in self._strange_times(document, seen.stated_at, entry):
                 self._warn(TIMES, seen.exhibit.place, said)
-        newest = max((each.at for each in self.entries), default=0)
+        newest = self.newest_entry // 1000
+        if self.signed is not None:
+            key, at = self.signed
+            node, rosters = self.bundle.header.node, self.lineage.rosters
+            version = replaced_before(rosters, node, key, max(at, newest))
+            if version is not None:
+                said = f"it was signed with log keys that roster {version} replaced more than 7 days before"
+                self._warn(TIMES, "the checkpoint", said)
         for nation, at in (self.attested.witnesses if self.attested else {}).items():
-            if at + MAX_SKEW_SECONDS < newest // 1000:
+            if at + MAX_SKEW_SECONDS < newest:
                 said = f"{nation} cosigned at {moment(at * 1000)}, before the newest entry here was made"
                 self._warn(TIMES, "the checkpoint", said)
         if len(self.steps) == before:
@@ -346,19 +328,19 @@ class _Examiner:
             self._ok(TIMES, "the file", said)
 
     def _strange_times(
-        self, document: Document, stated: int | None, entries: list[_Entry]
+        self, document: Document, stated: int | None, entry: Entry | None
     ) -> Iterator[str]:
         issued, skew = document.issued_at * 1000, MAX_SKEW_SECONDS * 1000
         # Who stole a key that was replaced since can date what he signs with it, but not what the log says.
-        newest = max(document.issued_at, entries[0].at // 1000 if entries else 0)
-        for successor in self.lineage.rosters:
-            replaced = successor.version == document.roster.version + 1
-            if replaced and newest > successor.issued_at + GRACE_SECONDS:
-                yield f"it was signed under roster {document.roster.version}, replaced more than 7 days before"
-        if entries and entries[0].at < issued - skew:
-            yield f"it was signed later ({moment(issued)}) than the log recorded it ({moment(entries[0].at)})"
-        if entries and entries[0].at > document.expires_at * 1000 + skew:
-            yield f"it was recorded ({moment(entries[0].at)}) after it had expired"
+        newest = max(document.issued_at, entry.at // 1000 if entry else 0)
+        version = document.roster.version
+        for successor in self.lineage.rosters[version:][:1]:
+            if newest > successor.issued_at + GRACE_SECONDS:
+                yield f"it was signed under roster {version}, replaced more than 7 days before"
+        if entry and entry.at < issued - skew:
+            yield f"it was signed later ({moment(issued)}) than the log recorded it ({moment(entry.at)})"
+        if entry and entry.at > document.expires_at * 1000 + skew:
+            yield f"it was recorded ({moment(entry.at)}) after it had expired"
         alert = self.alert.document
         if stated is not None and stated > issued + skew:
             yield f"it states a time ({moment(stated)}) after it was signed"
@@ -384,23 +366,3 @@ class _Examiner:
 
 def _names(nations: Iterable[Nation]) -> str:
     return ", ".join(sorted(nations)) or "none"
-
-
-def _read_leaf(raw: bytes, entry: ProvenEntry) -> _Entry:
-    # Newer nodes may log newer kinds: the kind is read as a word.
-    leaf: JsonObject = exact_members(parse_json(raw, limit=MAX_LEAF_BYTES), _LEAF, "the entry")
-    if require_integer(leaf["index"], "index") != entry.index:
-        raise Malformed("the entry names another index than its line")
-    subjects: list[tuple[str, str]] = []
-    for each in require_list(leaf["subjects"], "subjects", most=_MAX_SUBJECTS):
-        if not isinstance(each, list) or len(each) != 2:  # noqa: PLR2004 -- label and value
-            raise Malformed("a subject is a label and a value")
-        subjects.append((require_string(each[0], "label"), require_string(each[1], "value")))
-    return _Entry(
-        index=entry.index,
-        kind=require_string(leaf["kind"], "kind"),
-        at=require_integer(leaf["at"], "at", most=MAX_MILLISECONDS),
-        actor=require_string(leaf["actor"], "actor"),
-        subjects=tuple(subjects),
-        place=entry.place,
-    )

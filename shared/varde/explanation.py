@@ -5,19 +5,27 @@ from typing import Final
 
 from varde.attestation import Attested, Outcome, Step
 from varde.encoding import Json, JsonObject
-from varde.evidence import Fault, Finding, Verdict
+from varde.evidence import Verdict
 from varde.examination import Examination
+from varde.order import Fault, Finding
 from varde.testimony import Known, printable
 
 _KEYS: Final = "keys"
 _ENTRIES: Final = "entries"
 _CHECKPOINTS: Final = "checkpoints"
+_HELD: Final = "held"
 _WITNESSES: Final = "witnesses"
 
 
 def explain_log(verdict: Verdict) -> tuple[Step, ...]:
-    """The steps in order: by which keys, every entry, the signed checkpoints, the witnesses."""
-    return (_keys(verdict), *_entries(verdict), _checkpoints(verdict), _witnesses(verdict))
+    """The steps in order: by which keys, every entry, the signed checkpoints, those of others, the witnesses."""
+    return (
+        _keys(verdict),
+        *_entries(verdict),
+        _checkpoints(verdict),
+        *_held(verdict),
+        _witnesses(verdict),
+    )
 
 
 def describe_log(verdict: Verdict) -> JsonObject:
@@ -31,6 +39,7 @@ def describe_log(verdict: Verdict) -> JsonObject:
         "entries": verdict.entries,
         "signed_entries": verdict.signed_entries,
         "checkpoints": verdict.checkpoints,
+        "held": [*verdict.held],
         "keys_pinned": verdict.keys_pinned,
         "genesis": verdict.genesis,
         "roster_version": None if newest is None else newest.version,
@@ -131,11 +140,32 @@ def _entries(verdict: Verdict) -> list[Step]:
 
 
 def _checkpoints(verdict: Verdict) -> Step:
+    if verdict.signed_entries == 0:
+        said = f"{verdict.nation} has signed no entry of it: nothing here is proven."
+        return Step(_CHECKPOINTS, Outcome.WARNING, "the checkpoints", said)
     said = (
         f"{verdict.nation} has signed {verdict.checkpoints} checkpoints that match; the newest is over "
         f"{verdict.signed_entries} entries. None of these can be changed or taken away any more without its showing."
     )
-    return Step(_CHECKPOINTS, Outcome.OK, "the checkpoints", said)
+    if verdict.replaced_by is None:
+        return Step(_CHECKPOINTS, Outcome.OK, "the checkpoints", said)
+    said += (
+        f" But the newest was signed with log keys that roster {verdict.replaced_by} replaced more than 7 days before: "
+        "whoever has stolen them could sign so."
+    )
+    return Step(_CHECKPOINTS, Outcome.WARNING, "the checkpoints", said)
+
+
+def _held(verdict: Verdict) -> list[Step]:
+    return [
+        Step(
+            _HELD,
+            Outcome.OK,
+            "the checkpoints",
+            f"The checkpoint of {size} entries that you gave is of this very log: its holder was shown no other history.",
+        )
+        for size in verdict.held
+    ]
 
 
 def _witnesses(verdict: Verdict) -> Step:

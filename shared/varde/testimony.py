@@ -78,9 +78,11 @@ def open_exhibit(
         raise Untrusted(Reason.BAD_LOG, "another sender or id is signed than stands beside it")
     if document.federation != federation:
         raise Untrusted(Reason.WRONG_FEDERATION, "it is of another federation")
-    roster = next((each for each in rosters if each.reference == document.roster), None)  # (4)
-    if roster is None:
-        detail = f"it was signed under a roster {document.roster.version} that is not in the file"
+    # (4) Theirs are the versions from 1 on, without a gap.
+    version = document.roster.version
+    roster = rosters[version - 1] if 0 < version <= len(rosters) else None
+    if roster is None or roster.reference != document.roster:
+        detail = f"it was signed under a roster {version} that is not in the file"
         raise Untrusted(Reason.BAD_ROSTER, detail)
     member = roster.members.get(document.sender)
     if member is None:

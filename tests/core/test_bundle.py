@@ -260,7 +260,7 @@ def test_without_a_key_no_checkpoint_opens() -> None:
 @pytest.mark.parametrize("name", LOGS)
 def test_a_verdict_on_a_log_is_explained_where_it_is_due(name: str) -> None:
     case = LOGS[name]
-    *_, verdict = verify_export(case.texts(), genesis=case.genesis, now=case.now)
+    *_, verdict = verify_export(case.texts(), genesis=case.genesis, now=case.now, given=case.given)
     assert isinstance(verdict, Verdict)
     spoken = [
         step

@@ -15,9 +15,10 @@ from varde.auditlog import AuditKind, AuditLeaf, format_leaf, parse_leaf
 from varde.checkpoint import LogSigner
 from varde.encoding import encode_base64url
 from varde.errors import Malformed
-from varde.evidence import MAX_FINDINGS, Fault, Progress, Verdict, verify_export
+from varde.evidence import Progress, Verdict, verify_export
 from varde.merkle import Frontier, leaf_hash
 from varde.note import KeyType, NoteKey, format_vkey
+from varde.order import MAX_FINDINGS, Fault
 
 SIGNER = log_signer("varde.example/ee", "log")
 ENTRIES = 40

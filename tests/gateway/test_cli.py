@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.evidence_files import GENESIS, good, log_lines, texts
+from support.evidence_files import GENESIS, LOG, good, log_lines, texts
+from support.federation import NOW, seed
 from varde.alert import parse_alert
 from varde_gateway.cli.events import ServerEvent, read_events
 from varde_gateway.cli.exits import Exit
@@ -330,6 +331,26 @@ def test_what_is_wrong_with_a_file_ends_with_1_for_people_and_for_machines(
     done = varde("audit", "verify", str(file), "--json")
     assert done.returncode == Exit.FAILED
     assert not check or json.loads(done.stdout)["intact"] is False
+
+
+def test_a_log_is_held_against_the_checkpoints_that_other_nations_gave(tmp_path: Path) -> None:
+    lines = log_lines()
+    file, held, other = tmp_path / "log.jsonl", tmp_path / "held.txt", tmp_path / "other.txt"
+    file.write_text("".join(texts(lines)), "utf-8")
+    held.write_text(lines[-1]["end"]["checkpoint"], "utf-8")
+    other.write_text(LOG.sign_checkpoint(7, seed("another history"), NOW), "utf-8")
+    command = ("audit", "verify", str(file), "--genesis", GENESIS, "--checkpoint", str(held))
+    done = varde(*command)
+    assert done.returncode == Exit.OK, done.stderr
+    assert "ok      held, the checkpoints: The checkpoint of 12 entries" in done.stdout
+    done = varde(*command, "--checkpoint", str(other))
+    assert done.returncode == Exit.FAILED
+    assert "FAILED  changed, entries 0 to 6" in done.stdout
+    missing = varde(*command, "--checkpoint", str(tmp_path / "none"))
+    assert (missing.returncode, "none cannot be read" in missing.stderr) == (Exit.USAGE, True)
+    file.write_text("".join(texts(good())), "utf-8")
+    refused = varde(*command)
+    assert (refused.returncode, "with a whole log" in refused.stderr) == (Exit.USAGE, True)
 
 
 def test_a_fingerprint_that_is_none_is_a_mistake_of_the_caller(tmp_path: Path) -> None:

@@ -4,12 +4,13 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 
 from support.alerts import sample_alert
 from support.desks import Office
@@ -20,17 +21,26 @@ from support.tampering import tamper
 from varde.acknowledgement import Response
 from varde.attestation import Outcome
 from varde.bulletin import Tlp
+from varde.document import format_document, parse_document
+from varde.encoding import sha256_base64url
 from varde.evidence import Verdict, verify_export
 from varde.examination import Examination, examine
 from varde.identifiers import Nation
+from varde.signing import Kind, parse_signed, sign
 from varde_gateway.flow.acknowledge import acknowledge
 from varde_gateway.flow.display import note_displayed
 from varde_gateway.flow.evidence import evidence_lines, gather_evidence
 from varde_gateway.flow.faults import Conflict, Forbidden, NotFound
 from varde_gateway.flow.lifecycle import cancel_alert
 from varde_gateway.flow.log_export import export_lines, log_lines
+from varde_gateway.flow.retention import erase_alert, erase_expired
 from varde_gateway.flow.review import Viewer
-from varde_gateway.store.tables import checkpoints_table, documents_table
+from varde_gateway.store.tables import (
+    acknowledgements_table,
+    checkpoints_table,
+    deliveries_table,
+    documents_table,
+)
 
 pytestmark = pytest.mark.asyncio
 AUDITOR = Viewer("auditor", Tlp.RED)
@@ -168,17 +178,124 @@ async def test_after_an_erasure_the_digests_and_the_log_still_prove_who_had_it(
     nodes: dict[Nation, Node], clock: Clock
 ) -> None:
     alert = await answered_alert(nodes, clock)
-    await nodes[EE].desk.ledger.write(
-        lambda tx: tx.connection.execute(
-            update(documents_table)
-            .where(documents_table.c.kind.in_(("alert", "acknowledgement")))
-            .values(raw=b"")
-        )
+    for nation in (EE, FI):
+        await erase_alert(nodes[nation].desk, alert, EE, "Order 17/2026", actor="admin")
+    await beats(nodes, clock)
+    for nation in (EE, FI):
+        found = examined(await taken(nodes[nation], alert), clock)
+        assert found.intact
+        assert {check for check, _, _ in troubles(found)} <= {"document", "claims"}
+        assert erased(found) == ["alert", "acknowledgement"]
+        assert found.known[FI].rank == 2
+
+
+def erased(found: Examination) -> list[str]:
+    """The kinds of documents whose erasure is proven."""
+    proven = [each for each in found.steps if (each.check, each.outcome) == ("erased", Outcome.OK)]
+    return [each.place.split()[2] for each in proven]
+
+
+@pytest.mark.parametrize(
+    ("kind", "check"),
+    [("alert", "erased"), ("acknowledgement", "erased"), ("receipt", "document")],
+)
+async def test_attack_47_a_document_that_was_emptied_by_hand_does_not_pass_as_erased(
+    nodes: dict[Nation, Node], clock: Clock, kind: str, check: str
+) -> None:
+    alert = await answered_alert(nodes, clock)
+    await empty(nodes[EE], documents_table.c.kind == kind)
+    found = examined(await taken(nodes[EE], alert), clock)
+    assert not found.intact
+    assert check in {each.check for each in found.steps if each.outcome is Outcome.FAILED}
+
+
+async def empty(node: Node, which: ColumnElement[bool]) -> None:
+    statement = update(documents_table).where(which).values(raw=b"")
+    await node.desk.ledger.write(lambda tx: tx.connection.execute(statement))
+
+
+async def test_attack_47_an_erasure_that_was_only_asked_for_does_not_explain_an_empty_document(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    alert = await answered_alert(nodes, clock)
+    desk = nodes[EE].desk
+    desk.policy = replace(desk.policy, erase_by_two=True)
+    asked = await erase_alert(desk, alert, None, "Order 17/2026", actor="admin.one")
+    assert asked["state"] == "waiting"
+    await beats(nodes, clock)
+    assert troubles(examined(await taken(nodes[EE], alert), clock)) == []
+    await empty(nodes[EE], documents_table.c.id == alert)
+    found = examined(await taken(nodes[EE], alert), clock)
+    assert ("erased", "no proven entry of the log says that it was erased") in [
+        (check, detail) for check, _, detail in troubles(found)
+    ]
+
+
+async def test_a_cancellation_that_was_erased_goes_with_its_alert_and_with_its_erasure(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    alert = await answered_alert(nodes, clock)
+    cancelled = await cancel_alert(
+        nodes[EE].desk, alert, "a false alarm", author="operator", claim=None
     )
+    await settle([*nodes.values()])
+    for nation in (EE, FI):
+        await erase_alert(nodes[nation].desk, str(cancelled["id"]), EE, "Order 18", actor="admin")
+    await beats(nodes, clock)
+    for nation in (EE, FI):
+        found = examined(await taken(nodes[nation], alert), clock)
+        assert found.intact
+        assert erased(found) == ["alert"]
+
+
+async def test_an_answer_that_came_after_the_erasure_is_erased_with_an_entry_of_its_own(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    alert = await answered_alert(nodes, clock)
+    await erase_alert(nodes[EE].desk, alert, None, "Order 17/2026", actor="admin")
+    await acknowledge(
+        nodes[FI].desk,
+        alert,
+        EE,
+        officer="officer.fi",
+        response=Response.ASSISTING,
+        note="a second patrol",
+        claim=None,
+    )
+    await settle([*nodes.values()])
+    await erase_expired(nodes[EE].desk)
+    await beats(nodes, clock)
     found = examined(await taken(nodes[EE], alert), clock)
     assert found.intact
-    assert {check for check, _, _ in troubles(found)} == {"document", "claims"}
-    assert found.known[FI].rank == 2
+    assert erased(found) == ["alert", "acknowledgement", "acknowledgement"]
+
+
+async def test_attack_47_an_answer_exchanged_by_two_nations_together_does_not_fit_the_log(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    """FI signs the same id again with another response, and EE puts it into its database."""
+    alert = await answered_alert(nodes, clock)
+    receipt = select(deliveries_table.c.receipt_id).where(
+        deliveries_table.c.document_id == alert, deliveries_table.c.recipient == FI
+    )
+    answer = select(acknowledgements_table.c.id)
+    for kind, which in ((Kind.ACKNOWLEDGEMENT, answer), (Kind.RECEIPT, receipt)):
+        await exchange(nodes, kind, documents_table.c.id == which.scalar_subquery())
+        found = examined(await taken(nodes[EE], alert), clock)
+        said = f"it speaks of another {kind.value} with this id: the digests differ"
+        assert said in [detail for _, _, detail in troubles(found)]
+
+
+async def exchange(nodes: dict[Nation, Node], kind: Kind, which: ColumnElement[bool]) -> None:
+    signed = select(documents_table.c.raw).where(which)
+    old = await nodes[EE].desk.ledger.read(lambda c: c.execute(signed).scalar_one())
+    document = parse_document(parse_signed(old).payload)
+    body = json.loads(json.dumps(document.body).replace("actioning", "declined"))
+    again = replace(document, body=body, issued_at=document.issued_at + 1)
+    raw = sign(format_document(again), kind, nodes[FI].desk.keys)
+    values = {"raw": raw, "digest": sha256_base64url(raw)}
+    statement = update(documents_table).where(which).values(values)
+    await nodes[EE].desk.ledger.write(lambda tx: tx.connection.execute(statement))
 
 
 async def test_nobody_takes_evidence_above_his_clearance(

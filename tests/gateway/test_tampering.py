@@ -17,7 +17,8 @@ from support.federation import EE, federation
 from support.nodes import Clock, Node, exchange_heartbeats, running_node, running_nodes, settle
 from support.tampering import tamper
 from varde.auditlog import AuditKind
-from varde.evidence import Fault, Verdict, verify_export
+from varde.evidence import Verdict, verify_export
+from varde.order import Fault
 from varde_gateway.flow.log_export import LogOwner, stored_lines
 from varde_gateway.flow.trail import HistoryLost, check_stored_log, checkpoint, inclusion
 

@@ -4,8 +4,8 @@ Both verifiers, the core and the standalone one, are held against each of them.
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from support.evidence_files import (
@@ -16,12 +16,15 @@ from support.evidence_files import (
     OTHER,
     STRANGE_LOG,
     STRANGER,
+    Book,
+    Erasure,
     Lines,
     alert,
     answer,
     at,
     cancellation,
     edited,
+    erasure_of,
     exchanged,
     good,
     log_edited,
@@ -31,14 +34,18 @@ from support.evidence_files import (
     received,
     signed,
     texts,
+    with_new_log_keys,
     with_paper,
     witness,
     written,
 )
 from support.federation import EE, FI, LT, LV, NOW, a_document_id, seed
+from varde.acknowledgement import Response
+from varde.auditlog import AuditKind
 from varde.checkpoint import LogSigner
-from varde.encoding import encode_base64, sha256_base64url
+from varde.encoding import decode_base64, encode_base64, encode_base64url, sha256_base64url
 from varde.identifiers import FederationId, Nation
+from varde.merkle import EMPTY_ROOT, leaf_hash
 from varde.note import Note, NoteSignature, format_note, format_signature, parse_note
 from varde.receipt import Stage
 from varde.signing import Kind
@@ -56,6 +63,7 @@ class Case:
     genesis: FederationId | None = GENESIS
     spoil: Callable[[list[str]], list[str]] = field(default=lambda lines: lines)
     now: int = NOW + 100
+    given: tuple[str, ...] = ()
 
     def texts(self) -> list[str]:
         return self.spoil(texts(self.lines()))
@@ -105,6 +113,14 @@ def _with_ml_dsa_44_blob(note: str, make: Callable[[bytes], bytes]) -> str:
 
 def _line(nation: Nation, note: str, when: int = NOW + 90) -> str:
     return format_signature(witness(nation).cosign(note, when))
+
+
+def _unknown_line(name: str = "somebody", blob: bytes = b"signature") -> str:
+    return format_signature(NoteSignature(name, b"none", blob))
+
+
+def _signed(book: Book, when: int, by: LogSigner = LOG) -> str:
+    return by.sign_checkpoint(book.frontier.size, book.frontier.root(), when)
 
 
 def _under_another_name(note: str, *, key_id: bool) -> str:
@@ -169,12 +185,31 @@ def _reformatted(number: int) -> Lines:
     return exchanged(number, papers()[number].raw.replace(b'","signatures"', b'", "signatures"'))
 
 
-def _erased(*numbers: int) -> Callable[[], Lines]:
-    def edit(lines: Lines) -> None:
-        for number in numbers:
-            lines[at(lines, "document", number)]["document"]["raw"] = None
+def _erased(*numbers: int, by: Sequence[Erasure] = (), **changes: Any) -> Callable[[], Lines]:
+    """The file with these documents blank, and ``by`` at the end of the log; ``changes`` to the last one of them."""
 
-    return lambda: edited(edit)
+    def lines() -> Lines:
+        shown = papers()
+        for number in numbers:
+            shown[number] = replace(shown[number], blank=True)
+        made = written([*shown, *by])
+        made[at(made, "document", numbers[-1])]["document"].update(changes)
+        return made
+
+    return lines
+
+
+def _late_answer(*, by: Sequence[Erasure] = ()) -> Lines:
+    """The alert was erased before the answer to it came, which is blank as well."""
+    first, *others, late = papers()
+    alone = replace(first, blank=True), *others, erasure_of(first)
+    return written([*alone, replace(late, blank=True), *by])
+
+
+def _without_root(lines: Lines) -> Lines:
+    """The proof of the last entry spoiled."""
+    lines[-3]["entry"]["path"].reverse()
+    return lines
 
 
 def _entry_time(number: int, when: int) -> Callable[[], Lines]:
@@ -209,15 +244,16 @@ def _in_the_way(text: str) -> Callable[[list[str]], list[str]]:
 
 
 def _by(nation: Nation, number: int, raw: bytes) -> Lines:
-    paper = papers()[number]
-    return with_paper(number, sender=nation, raw=raw, subjects=paper.subjects)
+    return with_paper(number, sender=nation, raw=raw, actor=nation)
 
 
 def _strange_alert(body: str) -> bytes:
     return signed(Kind.ALERT, EE, (FI, LV), ALERT, body)
 
 
+SENT, *_, ANSWERED = papers()
 LATE = NOW + 3 * 3600
+LATER = NOW + 8 * 24 * 3600
 TRUNCATED = {
     "cut off": lambda lines: lines[:-1],
     "cut in the middle of a line": lambda lines: [*lines[:-1], lines[-1][:9]],
@@ -371,13 +407,116 @@ BUNDLES: dict[str, Case] = {
         "line 6",
         "stands before the alert",
     ),
-    "an answer that was erased": Case(_erased(5), "document", "line 11", "was erased", "warning"),
-    "an answer that was erased proves no answer": Case(
-        _erased(5), "claims", "delivery to FI", "prove only: displayed", "warning"
+    "an answer that was erased": Case(
+        _erased(5, by=[erasure_of(SENT)]), "erased", "line 11", "By entry 17, admin.ee erased", "ok"
     ),
-    "an alert that was erased": Case(_erased(0), "document", "line 6", "was erased", "warning"),
+    "an answer that was erased is not there": Case(
+        _erased(5, by=[erasure_of(SENT)]), "document", "line 11", "bytes are not there", "warning"
+    ),
+    "an answer that was erased alone": Case(
+        _erased(5, by=[erasure_of(ANSWERED)]), "erased", "line 11", "By entry 17", "ok"
+    ),
+    "an answer that was erased proves no answer": Case(
+        _erased(5, by=[erasure_of(SENT)]), "claims", "to FI", "prove only: displayed", "warning"
+    ),
+    "an answer whose erasure nobody has logged": Case(
+        _erased(5), "erased", "line 11", "no proven entry"
+    ),
+    "an answer that came after its alert was erased": Case(
+        _late_answer, "erased", "line 11", "no proven entry"
+    ),
+    "an answer that came after its alert was erased, and was erased then": Case(
+        lambda: _late_answer(by=[erasure_of(ANSWERED)]), "erased", "line 11", "By entry 19", "ok"
+    ),
+    "an answer that was erased, as another nation's": Case(
+        _erased(5, by=[erasure_of(SENT)], **{"from": "LV"}), "logged", "line 11", "no proven entry"
+    ),
+    "an answer that was erased, with another digest": Case(
+        _erased(5, by=[erasure_of(SENT)], digest="A" * 43), "entry", "entry 15", "digests differ"
+    ),
+    "an answer that was erased, with a digest that nobody has logged": Case(
+        _erased(5, by=[erasure_of(SENT)], digest="A" * 43), "logged", "line 11", "no proven entry"
+    ),
+    "an alert that was erased": Case(
+        _erased(0, by=[erasure_of(SENT)]), "erased", "line 6", "By entry 17", "ok"
+    ),
+    "an alert whose erasure nobody has logged": Case(
+        _erased(0), "erased", "line 6", "no proven entry"
+    ),
+    "an alert whose erasure was only asked for": Case(
+        _erased(0, by=[Erasure((("document", ALERT),), "asked for, not done yet: Order 17/2026")]),
+        "erased",
+        "line 6",
+        "no proven entry",
+    ),
+    "an alert with an erasure of another digest": Case(
+        _erased(0, by=[Erasure((("document", ALERT), ("digest", "A" * 43)))]),
+        "entry",
+        "entry 17",
+        "the digests differ",
+    ),
+    "an erasure that is not in the log": Case(
+        lambda: _without_root(_erased(0, by=[erasure_of(SENT)])()), "erased", "line 6", "no proven"
+    ),
     "a cancellation of an erased alert": Case(
-        _erased(0), "reference", "line 7", "cannot be read in this file", "ok"
+        _erased(0, by=[erasure_of(SENT)]), "reference", "line 7", "be read in this file", "ok"
+    ),
+    "a cancellation that was erased": Case(
+        _erased(1, by=[erasure_of(papers()[1])]), "erased", "line 7", "By entry 17", "ok"
+    ),
+    "a cancellation whose erasure nobody has logged": Case(
+        _erased(1, by=[erasure_of(SENT)]), "erased", "line 7", "no proven entry"
+    ),
+    "a blank alert of another nation": Case(
+        _erased(1, by=[erasure_of(papers()[1])], **{"from": "LV"}),
+        "document",
+        "line 7",
+        "no update or cancellation by the alert's sender",
+    ),
+    "a receipt without its bytes": Case(
+        _erased(2), "document", "line 8", "no receipt is ever erased"
+    ),
+    "a receipt without its bytes, with an erasure of it": Case(
+        _erased(2, by=[erasure_of(papers()[2])]), "document", "line 8", "no receipt is ever erased"
+    ),
+    "an answer that its nation has signed anew": Case(
+        lambda: exchanged(5, answer(FI, 20, response=Response.DECLINED)),
+        "entry",
+        "entry 15",
+        "another acknowledgement with this id: the digests differ",
+    ),
+    "an answer that its nation has signed anew is not logged": Case(
+        lambda: exchanged(5, answer(FI, 20, response=Response.DECLINED)),
+        "logged",
+        "line 11",
+        "no proven entry",
+    ),
+    "a receipt that its nation has signed anew": Case(
+        lambda: exchanged(2, receipt(FI, 10, Stage.DELIVERED, stated=(NOW + 3) * 1000)),
+        "entry",
+        "entry 9",
+        "another receipt with this id: the digests differ",
+    ),
+    "a receipt that the node itself has signed anew": Case(
+        lambda: received(receipt(FI, 10, Stage.DELIVERED, stated=(NOW + 3) * 1000)),
+        "entry",
+        "entry 0",
+        "another receipt with this id: the digests differ",
+    ),
+    "an answer that the log names without its digest": Case(
+        lambda: with_paper(5, named=(("acknowledgement", a_document_id(20)),)),
+        "logged",
+        "line 11",
+        "no proven entry",
+    ),
+    "an answer that the log records as another nation's": Case(
+        lambda: with_paper(5, actor="LV/officer.lv"), "logged", "line 11", "no proven entry"
+    ),
+    "an answer that the log records as refused": Case(
+        lambda: with_paper(5, entry=AuditKind.REFUSED), "logged", "line 11", "no proven entry"
+    ),
+    "an answer that the log records for another alert": Case(
+        lambda: with_paper(5, about=()), "logged", "line 11", "no proven entry"
     ),
     "a chain of rosters with a missing step": Case(
         _drop("roster", 1, rosters=2), "rosters", "roster 2", "version 3 does not follow 1"
@@ -559,7 +698,7 @@ BUNDLES: dict[str, Case] = {
         lambda: edited(_beyond), "entry", "entry 17", "the index lies outside the tree"
     ),
     "an entry that was changed": Case(
-        _leaf(lambda leaf: leaf.replace('"EE"', '"FI"')), "entry", "entry 5", "lead to the root"
+        _leaf(lambda leaf: leaf.replace(".ee", ".fi")), "entry", "entry 5", "lead to the root"
     ),
     "an entry that names another index": Case(
         _leaf(lambda leaf: leaf.replace('"index":5', '"index":4')),
@@ -580,7 +719,7 @@ BUNDLES: dict[str, Case] = {
         "a subject is a label and a value",
     ),
     "an entry about nothing in the file": Case(
-        lambda: with_paper(5, subjects=(("user", "somebody"),)),
+        lambda: with_paper(5, named=(("user", "somebody"),), about=()),
         "entry",
         "entry 15",
         "no document of this file",
@@ -635,6 +774,64 @@ BUNDLES: dict[str, Case] = {
         "the checkpoint",
         "before the newest entry",
         "warning",
+    ),
+    "a checkpoint by log keys that were replaced long before": Case(
+        lambda: with_new_log_keys(written(papers(), checkpoint=lambda book: _signed(book, LATER))),
+        "times",
+        "the checkpoint",
+        "log keys that roster 4 replaced more than 7 days before",
+        "warning",
+        now=LATER + 100,
+    ),
+    "a checkpoint by log keys that were replaced before an entry": Case(
+        lambda: with_new_log_keys(with_paper(5, at=LATER * 1000)),
+        "times",
+        "the checkpoint",
+        "log keys that roster 4 replaced more than 7 days before",
+        "warning",
+        now=LATER + 100,
+    ),
+    "a checkpoint by log keys that were replaced since": Case(
+        lambda: with_new_log_keys(good()), "times", "the file", "agrees within", "ok"
+    ),
+    "a checkpoint with a line by an unknown key": Case(
+        _note(lambda note: note + _unknown_line()), "checkpoint", "the checkpoint", "EE has", "ok"
+    ),
+    "a checkpoint with a line whose name is too long": Case(
+        _note(lambda note: note + _unknown_line("n" * 256)),
+        "checkpoint",
+        "the checkpoint",
+        "a key name is empty, too long",
+    ),
+    "a checkpoint with a line whose name has a plus sign": Case(
+        _note(lambda note: note + _unknown_line("a+b")),
+        "checkpoint",
+        "the checkpoint",
+        "or has a space or plus sign",
+    ),
+    "a checkpoint with a line without a signature": Case(
+        _note(lambda note: note + _unknown_line(blob=b"")),
+        "checkpoint",
+        "the checkpoint",
+        "a signature line has no signature",
+    ),
+    "a checkpoint with a line that is none": Case(
+        _note(lambda note: note + "- name AAAAAAAA\n"),
+        "checkpoint",
+        "the checkpoint",
+        "does not begin with an em dash",
+    ),
+    "a checkpoint with 129 lines": Case(
+        _note(lambda note: note + _unknown_line() * 127),
+        "checkpoint",
+        "the checkpoint",
+        "1 to 128 signatures",
+    ),
+    "a checkpoint of more than a mebibyte": Case(
+        _note(lambda note: note + _unknown_line(blob=bytes(2**20))),
+        "checkpoint",
+        "the checkpoint",
+        "the note is too large",
     ),
     "a claim that nobody has signed": Case(
         _claimed(1, state="acknowledged"), "claims", "delivery to LV", "prove only", "warning"
@@ -760,6 +957,28 @@ def _first_note(make: Callable[[str], str]) -> Callable[[Lines], None]:
     return edit
 
 
+def _held(number: int = 0, **options: Any) -> str:
+    """A checkpoint of the honest log, as a peer has stored it."""
+    lines = log_lines(**options)
+    return _log_lines(lines[at(lines, "checkpoint", number)]["checkpoint"], 0, 1)
+
+
+def _without_time(lines: Lines) -> None:
+    line = lines[_log_entry(lines, 14)]
+    line["leaf"] = line["leaf"].replace('"at":', '"made":')
+    line["hash"] = encode_base64url(leaf_hash(line["leaf"].encode()))
+
+
+def _new_checkpoint(when: int) -> Callable[[Lines], None]:
+    def edit(lines: Lines) -> None:
+        note = lines[-1]["end"]["checkpoint"]
+        _, size, root, *_ = note.split("\n")
+        lines[-1]["end"]["checkpoint"] = LOG.sign_checkpoint(int(size), decode_base64(root), when)
+        del lines[at(lines, "checkpoint", 1)]
+
+    return edit
+
+
 def _header(**members: Any) -> Callable[[Lines], None]:
     return lambda lines: lines[0].update(members)
 
@@ -880,5 +1099,95 @@ LOGS: dict[str, Case] = {
     ),
     "a line of another form in a log": Case(
         log_lines, "unreadable", "entry 2", "no line of an export", spoil=_in_the_way("x\n")
+    ),
+    "a log of which nothing is signed": Case(
+        lambda: log_lines(entries=0),
+        "checkpoints",
+        "the checkpoints",
+        "EE has signed no entry of it",
+        "warning",
+    ),
+    "a log whose newest checkpoint is by keys that were replaced long before": Case(
+        lambda: with_new_log_keys(log_edited(_new_checkpoint(LATER))),
+        "checkpoints",
+        "the checkpoints",
+        "log keys that roster 4 replaced more than 7 days before",
+        "warning",
+        now=LATER + 100,
+    ),
+    "a log whose newest entry is later than its keys": Case(
+        lambda: with_new_log_keys(log_lines(seconds=24 * 3600)),
+        "checkpoints",
+        "the checkpoints",
+        "log keys that roster 4 replaced more than 7 days before",
+        "warning",
+    ),
+    "a log by keys that were replaced since": Case(
+        lambda: with_new_log_keys(log_lines()), "checkpoints", "the checkpoints", "None of", "ok"
+    ),
+    "a log with entries that no checkpoint signs yet": Case(
+        lambda: log_lines(tail=4, seconds=60),
+        "unsigned_tail",
+        "entries 12 to 15",
+        "are after the last signed checkpoint.",
+        "warning",
+    ),
+    "a log with entries of ten minutes that no checkpoint signs": Case(
+        lambda: log_lines(tail=4, seconds=200),
+        "unsigned_tail",
+        "entries 12 to 15",
+        "took 600 s to make; a node that works signs within one",
+    ),
+    "a log with an entry that no checkpoint signs, and that says no time": Case(
+        lambda: log_edited(_without_time, tail=4), "unsigned_tail", "entries 12 to 15", "to make"
+    ),
+    "a log that contains what others hold of it": Case(
+        log_lines,
+        "held",
+        "the checkpoints",
+        "The checkpoint of 5 entries that you gave is of this very log",
+        "ok",
+        given=(_held(1), _held(), LOG.sign_checkpoint(0, EMPTY_ROOT, NOW)),
+    ),
+    "a log that is shorter than what another holds of it": Case(
+        log_lines,
+        "truncated",
+        "entries 12 to 14",
+        "the checkpoint of 15 entries that you gave signs entries 12 to 14, too",
+        given=(LOG.sign_checkpoint(15, seed("tree"), NOW),),
+    ),
+    "a log of which another holds another history": Case(
+        log_lines,
+        "changed",
+        "entries 0 to 6",
+        "are not those that the checkpoint of 7 entries that you gave signs",
+        given=(LOG.sign_checkpoint(7, seed("tree"), NOW),),
+    ),
+    "a log of which another holds another history after what is the same": Case(
+        log_lines,
+        "changed",
+        "entries 5 to 6",
+        "its holder was shown another history",
+        given=(LOG.sign_checkpoint(7, seed("tree"), NOW), _held()),
+    ),
+    "a log with two entries swapped, which another holds as it was": Case(
+        lambda: log_edited(_swap), "swapped", "entries 6 to 9", "place", given=(_held(1),)
+    ),
+    "a log with an entry deleted, which another holds as it was": Case(
+        lambda: log_edited(_delete), "deleted", "entry 7", "missing", given=(_held(1),)
+    ),
+    "a checkpoint from elsewhere that the log has not signed": Case(
+        log_lines,
+        "bad_checkpoint",
+        "entry 0",
+        "checkpoint 2 of those that you gave: 0 ML-DSA-44 signatures by varde.example/ee",
+        given=(_held(), _log_lines(_held(), 0)),
+    ),
+    "a checkpoint from elsewhere of another log": Case(
+        log_lines,
+        "bad_checkpoint",
+        "entry 0",
+        "the checkpoint is of 'varde.example/fi'",
+        given=(FI_LOG.sign_checkpoint(5, seed("tree"), NOW),),
     ),
 }

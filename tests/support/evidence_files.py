@@ -6,7 +6,7 @@ EE cancelled it. Every file is a list of JSON lines that a case edits before it 
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -29,15 +29,16 @@ from support.federation import (
     voted,
 )
 from varde.acknowledgement import Acknowledgement, Response, format_acknowledgement
-from varde.auditlog import AuditKind, AuditLeaf, format_leaf
+from varde.auditlog import AuditKind, AuditLeaf, format_leaf, name_document
 from varde.checkpoint import LogSigner, WitnessSigner
 from varde.document import Document, RosterReference, format_document
 from varde.encoding import encode_base64, encode_base64url, sha256_base64url
 from varde.identifiers import DocumentId, FederationId, Nation
+from varde.member import Member
 from varde.merkle import Frontier, Place, inclusion_proof, leaf_hash
 from varde.note import format_signature, format_vkey
 from varde.receipt import Receipt, Receipted, Stage, format_receipt
-from varde.roster import accept_next, parse_voted_roster
+from varde.roster import Roster, accept_next, parse_roster_payload, parse_voted_roster
 from varde.signing import Kind, sign
 
 Lines = list[dict[str, Any]]
@@ -47,6 +48,7 @@ HOME = federation()
 GENESIS = HOME.id
 LOG = log_signer("varde.example/ee", "EE 1 log")
 FI_LOG = log_signer("varde.example/fi", "FI 1 log")
+NEW_LOG = log_signer("varde.example/ee", "EE 2 log")
 STRANGE_LOG = log_signer("varde.example/ee", "strange")
 
 
@@ -59,18 +61,29 @@ def witness(nation: Nation) -> WitnessSigner:
 def rosters() -> tuple[str, ...]:
     """The founding one, one more that all three voted for together with LT, and a renewal."""
     texts, roster = [HOME.founding], HOME.roster
-    members = [party(each).member for each in (EE, FI, LT, LV)]
     for version in (2, 3):
-        payload = successor(
-            roster,
-            members,
-            issued_at=NOW - 3600 + version,
-            expires_at=NOW + 30 * 24 * 3600,
-        )
-        raw = voted(payload, [party(each) for each in (EE, FI, LT, LV)])
+        raw = _next_roster(roster, party(EE).member)
         roster = accept_next(roster, parse_voted_roster(raw), NOW)
+        assert roster.version == version
         texts.append(raw)
     return tuple(each.decode() for each in texts)
+
+
+@cache
+def new_log_roster() -> str:
+    """The version after them, which gives EE's log other keys."""
+    third = parse_roster_payload(parse_voted_roster(rosters()[-1].encode()).payload)
+    return _next_roster(third, replace(party(EE).member, log=NEW_LOG.key)).decode()
+
+
+def _next_roster(roster: Roster, first: Member) -> bytes:
+    payload = successor(
+        roster,
+        [first, *(party(each).member for each in (FI, LT, LV))],
+        issued_at=NOW - 3600 + roster.version + 1,
+        expires_at=NOW + 30 * 24 * 3600,
+    )
+    return voted(payload, [party(each) for each in (EE, FI, LT, LV)])
 
 
 def reference(version: int) -> RosterReference:
@@ -138,7 +151,7 @@ def answer(sender: Nation, number: int, **changes: Any) -> bytes:
             document=changes.pop("about", ALERT),
             digest=changes.pop("digest", sha256_base64url(alert())),
             officer=changes.pop("officer", "officer.fi"),
-            response=Response.ACTIONING,
+            response=changes.pop("response", Response.ACTIONING),
             note="on our way",
             at=(NOW + 30) * 1000,
         )
@@ -151,50 +164,69 @@ def answer(sender: Nation, number: int, **changes: Any) -> bytes:
 
 @dataclass(frozen=True)
 class Paper:
-    """A document with the entry that EE's log has about it."""
+    """A document with the entry that EE's log has about it; ``about`` are its further subjects."""
 
     kind: Kind
     sender: Nation
     id: DocumentId
     raw: bytes
     entry: AuditKind
-    subjects: tuple[tuple[str, str], ...]
+    about: tuple[tuple[str, str], ...] = ()
     at: int = NOW * 1000
+    named: tuple[tuple[str, str], ...] | None = None
+    actor: str | None = None
+    blank: bool = False
+
+    @property
+    def digest(self) -> str:
+        return sha256_base64url(self.raw)
+
+    @property
+    def subjects(self) -> tuple[tuple[str, str], ...]:
+        named = name_document(self.kind, self.id, self.digest)
+        return (*(named if self.named is None else self.named), *self.about)
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """An entry of EE's log that something was erased."""
+
+    subjects: tuple[tuple[str, str], ...]
+    detail: str = "Order 17/2026"
+    entry: AuditKind = AuditKind.ERASED
+    actor: str = "admin.ee"
+    at: int = (NOW + 70) * 1000
+
+
+def erasure_of(paper: Paper) -> Erasure:
+    return Erasure(name_document(paper.kind, paper.id, paper.digest))
 
 
 def papers() -> list[Paper]:
     """The documents in the order of the file."""
-    digest, cancelled = sha256_base64url(alert()), sha256_base64url(cancellation())
-    about = ("document", ALERT)
+    about, number = (("document", ALERT),), a_document_id(20)
+    receipted = (*about, ("document", OTHER))
+    late = (NOW + 60) * 1000
 
-    def receipted(sender: Nation, number: int, stage: Stage, **changes: Any) -> Paper:
+    def receipt_of(sender: Nation, number: int, stage: Stage, **changes: Any) -> Paper:
         kind = AuditKind.RECEIPTED if stage is Stage.DELIVERED else AuditKind.DISPLAYED
-        subjects = (("receipt", a_document_id(number)), about, ("document", OTHER))
         raw = receipt(sender, number, stage, **changes)
-        return Paper(Kind.RECEIPT, sender, a_document_id(number), raw, kind, subjects)
+        return Paper(Kind.RECEIPT, sender, a_document_id(number), raw, kind, receipted)
 
-    answered = (about, ("acknowledgement", a_document_id(20)))
     return [
-        Paper(Kind.ALERT, EE, ALERT, alert(), AuditKind.SENT, (about, ("digest", digest))),
-        Paper(
-            Kind.ALERT,
-            EE,
-            CANCEL,
-            cancellation(),
-            AuditKind.SENT,
-            (("document", CANCEL), ("digest", cancelled)),
-            (NOW + 60) * 1000,
-        ),
-        receipted(FI, 10, Stage.DELIVERED, via=(LT,)),
-        receipted(LV, 11, Stage.DELIVERED),
-        receipted(FI, 12, Stage.DISPLAYED),
+        Paper(Kind.ALERT, EE, ALERT, alert(), AuditKind.SENT, actor="operator.ee"),
+        Paper(Kind.ALERT, EE, CANCEL, cancellation(), AuditKind.SENT, at=late, actor="operator.ee"),
+        receipt_of(FI, 10, Stage.DELIVERED, via=(LT,)),
+        receipt_of(LV, 11, Stage.DELIVERED),
+        receipt_of(FI, 12, Stage.DISPLAYED),
         Paper(
             Kind.ACKNOWLEDGEMENT,
             FI,
-            a_document_id(20),
+            number,
             answer(FI, 20),
             AuditKind.ACKNOWLEDGED,
-            answered,
+            about,
+            actor="FI/officer.fi",
         ),
     ]
 
@@ -208,11 +240,18 @@ class Book:
         self.leaves: list[bytes] = []
 
     def write(
-        self, kind: AuditKind, subjects: tuple[tuple[str, str], ...], at: int = NOW * 1000
+        self,
+        kind: AuditKind,
+        subjects: tuple[tuple[str, str], ...],
+        at: int = NOW * 1000,
+        actor: str = "EE",
+        detail: str = "",
     ) -> int:
         index = self.frontier.size
         salt = seed(f"salt {index}")[:16]
-        return self.write_raw(format_leaf(AuditLeaf(index, kind, at, "EE", subjects, "", salt)))
+        return self.write_raw(
+            format_leaf(AuditLeaf(index, kind, at, actor, subjects, detail, salt))
+        )
 
     def write_raw(self, raw: bytes) -> int:
         index = self.frontier.size
@@ -241,22 +280,28 @@ def exhibit(paper: Paper, **changes: Any) -> dict[str, Any]:
         "from": paper.sender,
         "id": paper.id,
         "digest": sha256_base64url(paper.raw),
-        "raw": paper.raw.decode(),
+        "raw": None if paper.blank else paper.raw.decode(),
     }
     return {"document": value | changes}
 
 
 def written(
-    shown: list[Paper], *, node: Nation = EE, checkpoint: Callable[[Book], str] | None = None
+    shown: Sequence[Paper | Erasure],
+    *,
+    node: Nation = EE,
+    checkpoint: Callable[[Book], str] | None = None,
 ) -> Lines:
-    """The whole file about these documents."""
+    """The whole file about these documents, with an entry for each, and for each erasure."""
     book = Book()
     for number in range(5):
         book.write(AuditKind.SIGNED_IN, (("user", f"u{number}"),))
     indexes = []
-    for paper in shown:
-        indexes.append(book.write(paper.entry, paper.subjects, paper.at))
+    for each in shown:
+        actor = each.actor if isinstance(each, Erasure) else each.actor or each.sender
+        detail = each.detail if isinstance(each, Erasure) else ""
+        indexes.append(book.write(each.entry, each.subjects, each.at, actor, detail))
         book.write(AuditKind.LINK_CHANGED, ())
+    documents = [each for each in shown if isinstance(each, Paper)]
     note = checkpoint(book) if checkpoint else book.checkpoint(FI, LT, LV)
     header = {"varde": "alert-evidence", "v": 1, "alert": ALERT, "from": EE, "node": node}
     moments = ("queued_at", "sent_at", "delivered_at", "displayed_at", "acknowledged_at")
@@ -268,10 +313,10 @@ def written(
         header | {"federation": GENESIS},
         *({"roster": each} for each in rosters()),
         {"checkpoint": note},
-        *(exhibit(each) for each in shown),
+        *(exhibit(each) for each in documents),
         *({"entry": book.entry(each)} for each in indexes),
         {"claims": {"deliveries": deliveries, "left_out": 0}},
-        {"end": {"rosters": 3, "documents": len(shown), "entries": len(indexes)}},
+        {"end": {"rosters": 3, "documents": len(documents), "entries": len(indexes)}},
     ]
 
 
@@ -285,11 +330,13 @@ def good() -> Lines:
     return copy.deepcopy(_good())
 
 
-def received() -> Lines:
-    """What FI's node writes: the alert that it received, and its own receipt, which its log does not name."""
+def received(receipt: bytes | None = None) -> Lines:
+    """What FI's node writes: the alert that it received, with its own receipt; in the file ``receipt`` in its place."""
     book = Book()
     sent, _, delivered, *_ = papers()
-    index = book.write(AuditKind.RECEIVED, sent.subjects)
+    own = name_document(Kind.RECEIPT, delivered.id, delivered.digest)
+    index = book.write(AuditKind.RECEIVED, (*sent.subjects, *own))
+    delivered = replace(delivered, raw=receipt or delivered.raw)
     note = book.checkpoint(EE, LV, by=FI_LOG)
     return [
         good()[0] | {"node": FI},
@@ -339,8 +386,13 @@ def log_lines(
     witnesses: tuple[Nation, ...] = (FI, LT, LV),
     entries: int = 12,
     alone: int = 0,
+    tail: int = 0,
+    seconds: int = 0,
 ) -> Lines:
-    """A whole exported log with checkpoints of 5 and of all entries, cosigned; after them ``alone`` that nobody cosigned."""
+    """A whole exported log with checkpoints of 5 and of all entries, cosigned; after them ``alone`` that nobody cosigned.
+
+    After these ``tail`` entries that no checkpoint signs. Each entry was made ``seconds`` after the one before.
+    """
     book = Book()
     lines: Lines = [
         {
@@ -353,17 +405,28 @@ def log_lines(
         }
     ]
     lines += [{"roster": each} for each in rosters()] if with_rosters else []
-    for number in range(entries + alone):
-        index = book.write(AuditKind.SENT, (("document", a_document_id(number)),))
+    signed, note = entries + alone, book.checkpoint()
+    for number in range(signed + tail):
+        at = (NOW + number * seconds) * 1000
+        index = book.write(AuditKind.SENT, (("document", a_document_id(number)),), at)
         raw = book.leaves[index]
         digest = encode_base64url(leaf_hash(raw))
         lines.append({"index": index, "leaf": raw.decode(), "hash": digest})
         if number in {4, entries - 1}:
             lines.append({"checkpoint": book.checkpoint(*witnesses)})
-        elif number >= entries:
+        elif entries <= number < signed:
             lines.append({"checkpoint": book.checkpoint()})
-    note = book.checkpoint()
-    return [*lines, {"end": {"entries": entries + alone, "checkpoint": note}}]
+        if number == signed - 1:
+            note = book.checkpoint()
+    return [*lines, {"end": {"entries": signed + tail, "checkpoint": note}}]
+
+
+def with_new_log_keys(lines: Lines) -> Lines:
+    """The file with the roster that gives EE's log other keys."""
+    lines.insert(4, {"roster": new_log_roster()})
+    if "rosters" in lines[-1]["end"]:
+        lines[-1]["end"]["rosters"] = 4
+    return lines
 
 
 def log_edited(edit: Callable[[Lines], object], **options: Any) -> Lines:

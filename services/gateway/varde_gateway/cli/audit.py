@@ -21,7 +21,7 @@ from varde.errors import Malformed, VardeError
 from varde.examination import Examination, examine
 from varde.explanation import describe_evidence, describe_log, explain_log
 from varde.identifiers import FederationId, parse_federation_id
-from varde.note import format_vkey
+from varde.note import MAX_NOTE_BYTES, format_vkey
 from varde.roster import parse_roster_payload, parse_voted_roster
 from varde.testimony import printable
 from varde_gateway.cli.archive import archive
@@ -171,6 +171,7 @@ def verify(
     file: Annotated[
         Path, typer.Argument(help="What 'varde audit export' or 'varde audit evidence' wrote.")
     ],
+    *,
     genesis: Annotated[
         str | None,
         typer.Option(
@@ -192,18 +193,27 @@ def verify(
             help="For a log: a roster file, or a node's rosters.json; its keys are used.",
         ),
     ] = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--checkpoint",
+            help="For a log: a file with a checkpoint of it that another nation gave you; the log must contain it. Repeatable.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Verify an exported audit log, or the evidence of an alert; needs no server and no network.
 
     Every step says what was checked and what it proves. Ends with 1 where anything is wrong.
 
-    Examples: varde audit verify EE.jsonl --genesis jwWBcz8… | varde audit verify alert.jsonl --json
+    Examples: varde audit verify EE.jsonl --genesis jwWBcz8… | varde audit verify alert.jsonl --json |
+    varde audit verify EE.jsonl --genesis jwWBcz8… --checkpoint from-LV.txt
     """
     try:
         fingerprint = None if genesis is None else _fingerprint(genesis)
         pinned = [*(key or []), *(_keys_of(roster) if roster else [])]
-        found = _verify(file, pinned, fingerprint, quiet=as_json)
+        given = [_note_of(each) for each in checkpoint or []]
+        found = _verify(file, pinned, given, fingerprint, quiet=as_json)
     except OSError as error:
         fail(Exit.USAGE, f"{error.filename} cannot be read: {error.strerror}.")
     except VardeError as error:
@@ -236,7 +246,7 @@ def _fingerprint(text: str) -> FederationId:
 
 
 def _verify(
-    file: Path, pinned: list[str], genesis: FederationId | None, *, quiet: bool
+    file: Path, pinned: list[str], given: list[str], genesis: FederationId | None, *, quiet: bool
 ) -> evidence.Verdict | Examination:
     size = file.stat().st_size
     now = int(time.time())  # noqa: TID251 -- a command is an edge
@@ -253,8 +263,13 @@ def _verify(
         first = next(lines, "")
         whole: Iterable[str] = chain((first,), lines)
         if is_bundle(first):
+            if given:
+                fail(
+                    Exit.USAGE,
+                    "--checkpoint goes with a whole log, not with the evidence of one alert.",
+                )
             return examine(whole, genesis=genesis, now=now)
-        for report in evidence.verify_export(whole, pinned, genesis=genesis, now=now):
+        for report in evidence.verify_export(whole, pinned, genesis=genesis, now=now, given=given):
             if isinstance(report, evidence.Verdict):
                 return report
             bar.update(task, completed=raw.tell())
@@ -266,6 +281,12 @@ def _text_lines(lines: IO[bytes]) -> Iterator[str]:
     # A longer line than any in an export arrives in pieces, each of which is refused.
     while line := lines.readline(evidence.MAX_LINE_BYTES + 1):
         yield line.decode("utf-8", "replace")
+
+
+def _note_of(file: Path) -> str:
+    with file.open("rb") as raw:
+        # What is longer than a note may be is refused as that.
+        return raw.read(MAX_NOTE_BYTES + 1).decode("utf-8", "replace")
 
 
 def _keys_of(roster: Path) -> list[str]:
