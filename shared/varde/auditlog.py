@@ -96,14 +96,14 @@ class AuditLeaf:
     salt: bytes
 
 
-def format_leaf(leaf: AuditLeaf) -> bytes:
-    """The exact bytes that are hashed; ``Malformed`` where they are more than an entry may have."""
-    raw = format_json(
 def name_document(kind: Kind, document: str, digest: str) -> tuple[tuple[str, str], ...]:
     """The subjects that bind an entry to the bytes of an alert, a receipt or an acknowledgement, not to its id alone."""
     return tuple(zip(DOCUMENT_LABELS[kind], (document, digest), strict=True))
 
 
+def format_leaf(leaf: AuditLeaf) -> bytes:
+    """The exact bytes that are hashed; ``Malformed`` where they are more than an entry may have."""
+    raw = format_json(
         {
             "index": leaf.index,
             "kind": leaf.kind.value,
