@@ -5,7 +5,14 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
-GUARDED = ("audit_leaf", "audit_node", "log_conflict")
+GUARDED = (
+    "audit_leaf",
+    "audit_node",
+    "log_conflict",
+    "audit_subject",
+    "audit_checkpoint",
+    "cosignature",
+)
 
 
 def tamper(database: Path, *statements: str) -> None:
@@ -28,7 +35,7 @@ def _removals(*, sqlite: bool) -> list[str]:
         return [
             f"DROP TRIGGER IF EXISTS {table}_no_{event}"
             for table in GUARDED
-            for event in ("update", "delete")
+            for event in ("update", "delete", "replace")
         ]
     return [
         f"DROP TRIGGER IF EXISTS {table}_no_{event} ON {table}"

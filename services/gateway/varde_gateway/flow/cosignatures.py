@@ -1,8 +1,8 @@
-"""Cosignatures under our own checkpoints, one a checkpoint and witness. Whoever keeps one has verified it."""
+"""Cosignatures under our own checkpoints, one a checkpoint and witness, never changed. Whoever keeps one has verified it."""
 
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from varde_gateway.flow.desk import Desk
 from varde_gateway.store.tables import cosignatures_table
@@ -20,16 +20,13 @@ class Cosignature:
 
 
 async def keep_cosignature(desk: Desk, kept: Cosignature) -> None:
-    """Keep it durably, in the place of an earlier one of the same witness under the same checkpoint."""
+    """Keep it durably, unless there is one of the same witness under the same checkpoint: the earliest says the most."""
+    table = cosignatures_table
+    this = (table.c.size == kept.size, table.c.witness == kept.witness)
 
     def keep(tx: Transaction) -> None:
-        tx.connection.execute(
-            delete(cosignatures_table).where(
-                cosignatures_table.c.size == kept.size,
-                cosignatures_table.c.witness == kept.witness,
-            )
-        )
-        tx.connection.execute(insert(cosignatures_table), asdict(kept))
+        if tx.connection.scalar(select(table.c.size).where(*this)) is None:
+            tx.connection.execute(insert(table), asdict(kept))
 
     await desk.ledger.write(keep)
 
