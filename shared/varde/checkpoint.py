@@ -217,6 +217,19 @@ def cosigned_at(raw: str, key: NoteKey) -> int:
     return _verify_cosignature(note, checkpoint, key)
 
 
+def take_cosignature(raw: str, answer: str, key: NoteKey, now: int) -> tuple[str, int]:
+    """The line of the witness ``key`` in its ``answer`` about the note, in its one form, and when it signed, Unix seconds.
+
+    Lines by others in the answer are not taken. ``VardeError`` unless (1) the answer is lines of signatures, the witness's
+    one line among them, and good; (2) it was made by ``now``.
+    """
+    cosigned = raw + answer
+    at = cosigned_at(cosigned, key)  # (1)
+    if at > now + SKEW_SECONDS:  # (2)
+        raise Untrusted(Reason.BAD_LOG, f"{key.name} signs {at - now} s ahead of our clock")
+    return format_signature(one_signature_by(parse_note(cosigned), key)), at
+
+
 def witnesses_of(
     raw: str, witnesses: Mapping[Nation, Sequence[NoteKey]], owner: Nation, now: int
 ) -> frozenset[Nation]:

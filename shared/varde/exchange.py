@@ -22,10 +22,11 @@ from varde.errors import Malformed, Reason
 from varde.merkle import HASH_BYTES
 
 MAX_SEEN: Final = 16
-MAX_PROVE: Final = 8
+MAX_PROVE: Final = 32
 MAX_PATH: Final = 63
 _MAX_TEXT: Final = 8192
 _MAX_STATUS: Final = 599
+_MEMBERS: Final = frozenset({"add", "answer", "seen", "prove", "proofs", "heard", "halted"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,9 @@ class LogWord:
 
     ``add`` asks the peer to cosign, ``answer`` answers its last request; ``seen`` are checkpoints as their logs signed
     them, the peer's own among them; ``prove`` are sizes of the peer's log for which a proof up to its newest checkpoint is
-    wanted, and ``proofs`` such proofs of ours, up to the checkpoint in ``add``.
+    wanted, and ``proofs`` such proofs of ours, up to the checkpoint in ``add``. ``heard`` is the sequence of the peer's
+    newest heartbeat that was taken in, whose questions ``proofs`` answer; 0 before the first. ``halted`` says that our
+    log lost history and is not signed any more.
     """
 
     add: str | None = None
@@ -54,6 +57,8 @@ class LogWord:
     seen: tuple[str, ...] = ()
     prove: tuple[int, ...] = ()
     proofs: tuple[tuple[int, tuple[bytes, ...]], ...] = ()
+    heard: int = 0
+    halted: bool = False
 
 
 def format_log_word(word: LogWord) -> JsonObject:
@@ -67,12 +72,14 @@ def format_log_word(word: LogWord) -> JsonObject:
         "seen": [*word.seen],
         "prove": [*word.prove],
         "proofs": [[old, [encode_base64(each) for each in path]] for old, path in word.proofs],
+        "heard": word.heard,
+        "halted": word.halted,
     }
 
 
 def parse_log_word(value: Json) -> LogWord:
     """``Malformed`` unless the value has the one form."""
-    members = exact_members(value, frozenset({"add", "answer", "seen", "prove", "proofs"}), "log")
+    members = exact_members(value, _MEMBERS, "log")
     return LogWord(
         add=_parse_optional(members["add"], "add"),
         answer=None if members["answer"] is None else _parse_answer(members["answer"]),
@@ -87,11 +94,19 @@ def parse_log_word(value: Json) -> LogWord:
         proofs=tuple(
             _parse_proof(each) for each in require_list(members["proofs"], "proofs", most=MAX_PROVE)
         ),
+        heard=require_integer(members["heard"], "heard"),
+        halted=_parse_flag(members["halted"]),
     )
 
 
 def _parse_optional(value: Json, what: str) -> str | None:
     return None if value is None else require_string(value, what, most=_MAX_TEXT)
+
+
+def _parse_flag(value: Json) -> bool:
+    if not isinstance(value, bool):
+        raise Malformed("halted is not true or false", Reason.BAD_LOG)
+    return value
 
 
 def _parse_answer(value: Json) -> Answer:

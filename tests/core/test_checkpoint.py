@@ -30,6 +30,7 @@ from varde.checkpoint import (
     pair_log_keys,
     parse_checkpoint,
     parse_proof,
+    take_cosignature,
     verify_proof,
     witness_majority,
     witnesses_of,
@@ -489,3 +490,22 @@ def test_a_witness_signer_cosigns_under_its_own_name() -> None:
     signer = WitnessSigner("varde.example/fi/witness", private)
     note = LOG.sign_checkpoint(5, seed("root"), NOW)
     assert cosigned_at(note + format_signature(signer.cosign(note, 77)), signer.key) == 77
+
+
+def test_attack_45_of_a_witness_answer_its_own_good_line_alone_is_taken() -> None:
+    note = LOG.sign_checkpoint(7, ROOT, NOW)
+    line = format_signature(cosign_ed25519(note, W1, ED, AT))
+    other = format_signature(NoteSignature("witness.example/w2", b"\x00\x01\x02\x03", b"junk"))
+    for answer in (line, other + line, line + other):
+        assert take_cosignature(note, answer, ed_key(), AT) == (line, AT)
+    for answer in ("", other, line + line, "extension\n" + line):
+        with pytest.raises(VardeError):
+            take_cosignature(note, answer, ed_key(), AT)
+
+
+def test_attack_43_a_cosignature_from_the_future_is_not_taken() -> None:
+    note = LOG.sign_checkpoint(7, ROOT, NOW)
+    line = format_signature(cosign_ed25519(note, W1, ED, AT))
+    assert take_cosignature(note, line, ed_key(), AT - SKEW_SECONDS) == (line, AT)
+    with pytest.raises(Untrusted, match="301 s ahead"):
+        take_cosignature(note, line, ed_key(), AT - SKEW_SECONDS - 1)

@@ -15,6 +15,8 @@ BODY: dict[str, Json] = {
     "seen": ["another note"],
     "prove": [3],
     "proofs": [[7, [HASH]]],
+    "heard": 1_780_000_000_123,
+    "halted": True,
 }
 WORD = LogWord(
     add="old 0\n\norigin\n...",
@@ -22,6 +24,8 @@ WORD = LogWord(
     seen=("another note",),
     prove=(3,),
     proofs=((7, (bytes(32),)),),
+    heard=1_780_000_000_123,
+    halted=True,
 )
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
 WORDS = st.builds(
@@ -37,6 +41,8 @@ WORDS = st.builds(
         ),
         max_size=3,
     ).map(tuple),
+    heard=st.integers(0, 2**53 - 1),
+    halted=st.booleans(),
 )
 
 
@@ -44,7 +50,7 @@ def test_the_form_is_that_of_the_protocol() -> None:
     assert format_log_word(WORD) == BODY
     assert parse_log_word(BODY) == WORD
     silent = {"add": None, "answer": None, "seen": [], "prove": [], "proofs": []}
-    assert format_log_word(LogWord()) == silent
+    assert format_log_word(LogWord()) == {**silent, "heard": 0, "halted": False}
 
 
 @given(WORDS)
@@ -62,13 +68,17 @@ def test_a_word_parses_to_itself(word: LogWord) -> None:
         ("answer", {"status": 200, "body": ""}),
         ("seen", ["note"] * 17),
         ("seen", [None]),
-        ("prove", [1] * 9),
+        ("prove", [1] * 33),
         ("prove", ["1"]),
         ("proofs", [[7]]),
         ("proofs", [7]),
         ("proofs", [[7, ["AAAA"]]]),
         ("proofs", [[7, [5]]]),
         ("proofs", [[7, [HASH] * 64]]),
+        ("heard", -1),
+        ("heard", True),
+        ("halted", 1),
+        ("halted", None),
     ],
 )
 def test_a_word_that_breaks_a_rule_is_refused(member: str, value: Json) -> None:

@@ -19,8 +19,9 @@ from support.tampering import tamper
 from varde.auditlog import AuditKind
 from varde.evidence import Verdict, verify_export
 from varde.order import Fault
+from varde_gateway.flow.history import HistoryLost
 from varde_gateway.flow.log_export import LogOwner, stored_lines
-from varde_gateway.flow.trail import HistoryLost, check_stored_log, checkpoint, inclusion
+from varde_gateway.flow.trail import check_stored_log, checkpoint, inclusion
 
 FIRST = "(SELECT min(size) FROM audit_checkpoint)"
 LAST = "(SELECT max(size) FROM audit_checkpoint)"

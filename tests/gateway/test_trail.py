@@ -1,5 +1,7 @@
 """The stored log: tampering with the database by hand is named by the offline verifier; a forked log stops the node."""
 
+import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,17 +11,19 @@ from support.nodes import Clock, Node, grow_log, running_node
 from support.tampering import tamper
 from varde.checkpoint import open_checkpoint, parse_proof, verify_proof
 from varde.encoding import decode_base64url
-from varde.evidence import Fault, Verdict, verify_export
+from varde.evidence import Verdict, verify_export
+from varde.order import Fault
 from varde_gateway.flow.faults import Invalid, NotFound
+from varde_gateway.flow.history import HistoryLost
 from varde_gateway.flow.log_export import export_lines
 from varde_gateway.flow.trail import (
-    HistoryLost,
     check_stored_log,
     checkpoint,
     consistency,
     inclusion,
     list_entries,
 )
+from varde_gateway.store.tree import log_size
 
 pytestmark = pytest.mark.asyncio
 PARTY = federation().parties[EE]
@@ -159,3 +163,32 @@ async def test_entries_are_found_by_kind_actor_subject_and_time(tmp_path: Path) 
         )
         assert len(page) == 4
         assert following == page[-1]["index"]
+
+
+async def test_a_checkpoint_is_never_signed_before_its_leaves_are_durable(tmp_path: Path) -> None:
+    """Entries and a checkpoint that share one commit: it covers what earlier commits have made durable."""
+    async with running_node(url(tmp_path), PARTY, federation(), Clock()) as node:
+        ledger, key = node.desk.ledger, node.desk.log_signer.key
+        await checkpoint(node.desk)
+        await grow_log(node, 2)
+        durable = await ledger.read(log_size)
+        busy, go_on = threading.Event(), threading.Event()
+
+        def keep_the_writer(_: object) -> None:
+            busy.set()
+            assert go_on.wait(30)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ledger.write(keep_the_writer))
+            await asyncio.to_thread(busy.wait, 30)
+            commits = ledger.commits
+            group.create_task(grow_log(node, 3))
+            signing = group.create_task(checkpoint(node.desk))
+            async with asyncio.timeout(30):
+                while ledger._steps.qsize() < 2:
+                    await asyncio.sleep(0.001)
+            go_on.set()
+        assert ledger.commits == commits + 2
+        assert await ledger.read(log_size) == durable + 3
+        assert open_checkpoint(signing.result(), key).size == durable
+        assert open_checkpoint(await checkpoint(node.desk), key).size == durable + 3

@@ -15,6 +15,7 @@ from varde.checkpoint import (
 )
 from varde.merkle import leaf_hash, root_at
 from varde.note import parse_note
+from varde_gateway.web.witness_api import CHECKPOINTS_PER_ADDRESS
 
 pytestmark = pytest.mark.asyncio
 MEMBER = federation().parties[FI].member
@@ -85,6 +86,43 @@ async def test_a_log_that_was_caught_is_refused_for_ever(office: Office) -> None
         seed("root"),
         seed("another root"),
     }
+
+
+async def test_a_stranger_with_a_wrong_proof_accuses_nobody(office: Office) -> None:
+    """Genuine checkpoints are public: whoever has one can send it with any proof."""
+    assert (await add(office, 0, LOG.sign_checkpoint(5, seed("root"), NOW)))[0] == 200
+    assert (await add(office, 5, LOG.sign_checkpoint(9, seed("newer"), NOW), seed("proof")))[
+        0
+    ] == 422
+    report = (await office.get("/v1/audit/witnesses", "auditor")).json()
+    assert (report["conflicts"], report["unproven"]) == ([], [])
+    # The log itself is asked.
+    assert office.node.desk.logs.of(FI).claims.keys() == {9}
+
+
+async def test_whatever_is_refused_has_not_kept_the_writer_busy(office: Office) -> None:
+    note = LOG.sign_checkpoint(5, seed("root"), NOW)
+    assert (await add(office, 0, note))[0] == 200
+    before = office.node.desk.ledger.commits
+    forger = log_signer(MEMBER.log_name, "forger")
+    assert (await add(office, 5, forger.sign_checkpoint(9, seed("r"), NOW)))[0] == 403
+    assert (await add(office, 9, note))[0] == 400
+    assert (await add(office, 3, note))[0] == 409
+    assert (await add(office, 5, LOG.sign_checkpoint(9, seed("r"), NOW), seed("proof")))[0] == 422
+    assert (await add(office, 5, LOG.sign_checkpoint(5, seed("root"), NOW)))[0] == 200
+    assert office.node.desk.ledger.commits == before
+
+
+async def test_one_address_sends_so_many_checkpoints_in_a_minute_and_no_more(
+    office: Office,
+) -> None:
+    note = LOG.sign_checkpoint(5, seed("root"), NOW)
+    answers = [(await add(office, 0, note))[0] for _ in range(CHECKPOINTS_PER_ADDRESS.per_minute)]
+    assert 429 not in answers
+    body = format_consistency(0, (), note)
+    refused = await office.post("/v1/witness/add-checkpoint", content=body.encode())
+    assert refused.status_code == 429
+    assert refused.json()["type"].endswith("too-many-requests")
 
 
 async def test_nothing_is_stored_of_a_log_that_was_never_seen(office: Office) -> None:

@@ -1,4 +1,4 @@
-"""What ``varde doctor`` checks in the home's database: prekeys, witnesses outside the federation, the index of the log."""
+"""What ``varde doctor`` checks in the home's database: prekeys, witnesses outside the federation, the logs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +12,7 @@ from varde.note import parse_vkey
 from varde.prekeys import STALE_SECONDS, choose_prekey
 from varde.roster import Roster
 from varde_gateway.cli.finding import Finding, Level
+from varde_gateway.cli.log_checks import check_logs
 from varde_gateway.flow.prekeys import peer_prekeys
 from varde_gateway.flow.suspensions import own_suspensions
 from varde_gateway.settings import GatewaySettings
@@ -44,6 +45,7 @@ def check_database(
         database = open_database(settings.database_url, readers=1)
         try:
             yield from check_index(database)
+            yield from check_logs(database)
         except SQLAlchemyError:
             # What is wrong with the database is said of our own prekeys.
             return

@@ -19,6 +19,7 @@ _COLOURS: Final = {
     "failed": "31",
     "link": "33",
     "rerouted": "33",
+    "log_unproven": "33",
     "log_forked": "31",
     "log_halted": "31",
     "log_index_changed": "31",

@@ -50,6 +50,9 @@ def witnesses(
     console = Console()
     _show_log(console, found["log"])
     _show_witnesses(console, found["log"]["entries"], found["witnesses"], found["outside"])
+    for each in found["unproven"]:
+        line = f"UNPROVEN, and not cosigned meanwhile: {each['origin']}: {each['detail']} ({each['at']})."
+        console.print(Text(line, "bold yellow"), soft_wrap=True)
     for each in found["conflicts"]:
         line = f"TWO HISTORIES of {each['origin']}: {each['detail']} ({each['at']})."
         console.print(Text(line, "bold red"), soft_wrap=True)

@@ -36,7 +36,7 @@ from varde_gateway.flow.links import LinkState, PeerLink
 from varde_gateway.flow.numbers import follow_numbers
 from varde_gateway.flow.ports import Broker
 from varde_gateway.flow.refusals import record_flood, record_refusal
-from varde_gateway.flow.witnessing import listen, speak
+from varde_gateway.flow.witnessing import listen, note_spoken, speak
 from varde_gateway.flow.worker import repeat
 from varde_gateway.store.tables import arrivals_table, peers_table
 from varde_gateway.store.transaction import Transaction
@@ -80,6 +80,7 @@ async def beat(desk: Desk, broker: Broker) -> None:
     raws = await asyncio.to_thread(_compose, desk, numbers, words)
     for peer, raw in raws.items():
         link = desk.links.of(peer, now)
+        note_spoken(desk, peer, words[peer], link.said)
         link.void = ()
         link.spoke_at = now
         live = desk.links.state(peer, now) is LinkState.LIVE
@@ -123,7 +124,7 @@ async def hear(desk: Desk, link: Nation, raw: bytes) -> None:
     peer.note(heartbeat.sequence, desk.now_ms())
     peer.roster_version = opened.document.roster.version
     desk.links.take_word(link, heartbeat.reaches, desk.peers(), desk.ticks())
-    await listen(desk, link, heartbeat.log)
+    await listen(desk, link, heartbeat.log, heartbeat.sequence)
 
 
 async def watch_links(desk: Desk) -> None:

@@ -7,6 +7,7 @@ running node, or from the database of one that does not run, or must not.
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
@@ -18,7 +19,8 @@ from varde.encoding import JsonObject, encode_base64url
 from varde.identifiers import FederationId, Nation
 from varde.note import format_vkey
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.trail import HistoryLost, checkpoint, newest_note
+from varde_gateway.flow.history import HistoryLost
+from varde_gateway.flow.trail import checkpoint, newest_note
 from varde_gateway.store.tables import (
     AnyRow,
     audit_leaves_table,
@@ -51,13 +53,18 @@ class LogOwner:
 async def export_lines(desk: Desk, actor: str) -> AsyncIterator[str]:
     """The whole log as JSON Lines for ``varde audit verify``; the export is itself recorded."""
     await desk.ledger.write(lambda tx: tx.audit(AuditKind.EXPORTED, actor, [("log", "audit")]))
-    try:
-        note = await checkpoint(desk)
-        size = open_checkpoint(note, desk.log_signer.key).size
-    except HistoryLost:
-        size, note = await desk.ledger.read(_last_word)
+    size, note = await _whole(desk)
     async for text in log_lines(desk, size, note):
         yield text
+
+
+async def _whole(desk: Desk) -> tuple[int, str]:
+    with suppress(HistoryLost):
+        note = await checkpoint(desk)
+        if not desk.logs.halted:
+            return open_checkpoint(note, desk.log_signer.key).size, note
+    # What is not signed any more goes out all the same, the entry that says why among it.
+    return await desk.ledger.read(_last_word)
 
 
 async def stored_lines(owner: LogOwner, stored: Reading) -> AsyncIterator[str]:

@@ -3,6 +3,7 @@
 A peer that we ask with a size that it does not have stored answers with the one that it has.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,16 +17,32 @@ HOLD_SIGNING_MS: Final = 20_000
 """Two heartbeats: in that time the peers say what they hold of our log, in case this database is an older copy."""
 
 _MAX_VERIFIED: Final = 256
+_MAX_SPOKEN: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A state that a log has signed, and its note with the log's own two lines alone."""
+
+    checkpoint: Checkpoint
+    note: str
 
 
 @dataclass(slots=True)
 class Claim:
-    """A checkpoint that a log has signed, as ``by`` has seen it, which the log has not proven to us yet."""
+    """A state of the peer's log, as ``by`` has seen it, that is not known yet to belong to the one history we know.
 
-    checkpoint: Checkpoint
-    note: str
-    by: Nation
-    heartbeats: int = 0
+    ``asked_in`` is the sequence of our first heartbeat with the question, ``asked_at`` its time (ticks). ``missed`` counts
+    the heartbeats of a log that had heard the question and gave no proof. ``kept`` says that it is in the database as
+    unproven.
+    """
+
+    shown: Shown
+    by: str
+    asked_in: int | None = None
+    asked_at: int = 0
+    missed: int = 0
+    kept: bool = False
 
 
 @dataclass(slots=True)
@@ -33,8 +50,11 @@ class LogTalk:
     """Where we stand with one peer; ``stored_there`` is the size of our log that it has stored.
 
     ``said`` is our checkpoint that proofs for this peer lead to, ``asked`` the sizes that it may still answer, newest last.
-    ``told`` is how often it was told each checkpoint that we have seen of others.
-    ``claims`` are checkpoints of the peer's own log that others have seen and that it has not proven yet, by size.
+    ``heard`` is the sequence of its newest heartbeat, ``asked_of_us`` what that one wants proven; ``spoken`` are the
+    sequences of our last ones, of this process and no other replica. ``told`` is in which of
+    our heartbeats without a break it was first told each checkpoint that we have seen of others, ``known_there`` are
+    those that it has heard, ``turns`` when each log was last spoken of (ticks). ``claims`` are what it owes proofs of, by
+    size.
     """
 
     stored_there: int = 0
@@ -42,9 +62,33 @@ class LogTalk:
     asked: list[int] = field(default_factory=list)
     answer: Answer | None = None
     refusal: str = ""
+    heard: int = 0
+    spoken: Remembered[int] = field(default_factory=lambda: Remembered(_MAX_SPOKEN))
     asked_of_us: tuple[int, ...] = ()
     told: dict[str, int] = field(default_factory=dict)
+    known_there: set[str] = field(default_factory=set)
+    turns: dict[str, int] = field(default_factory=dict)
     claims: dict[int, Claim] = field(default_factory=dict)
+
+    def speak(self, sequence: int, told: Sequence[str], asked: Collection[int], now: int) -> None:
+        """Our heartbeat of this ``sequence`` tells and asks this: from here on the peer can have heard it."""
+        self.spoken.add(sequence)
+        self.told = {note: self.told.get(note, sequence) for note in told}
+        for size, claim in self.claims.items():
+            if size not in asked:
+                claim.asked_in = None
+            elif claim.asked_in is None:
+                claim.asked_in, claim.asked_at = sequence, now
+
+    def hear(self, sequence: int) -> None:
+        """The newest heartbeat of ours that the peer has taken in: with it what that told."""
+        if sequence in self.spoken:
+            self.known_there |= {note for note, first in self.told.items() if first <= sequence}
+
+    def has_heard(self, claim: Claim, sequence: int) -> bool:
+        """Whether a peer that has taken in our heartbeat of this ``sequence`` was asked there to prove the claim."""
+        asked = claim.asked_in is not None and claim.asked_in <= sequence
+        return asked and sequence in self.spoken
 
 
 @dataclass(slots=True)
@@ -76,6 +120,12 @@ class Logs:
     def of(self, peer: Nation) -> LogTalk:
         """The talk with one peer."""
         return self._talks.setdefault(peer, LogTalk())
+
+    def tell_again(self, *notes: str) -> None:
+        """These matter more than was known when they were told: whoever has forgotten them since hears them again."""
+        for talk in self._talks.values():
+            talk.known_there -= {*notes}
+            talk.told = {note: first for note, first in talk.told.items() if note not in notes}
 
     def hold(self, now: int) -> None:
         """Sign nothing new before the peers have said what they hold of our log, or have had their time to (ticks)."""

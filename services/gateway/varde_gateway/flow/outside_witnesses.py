@@ -12,21 +12,21 @@ import structlog
 from sqlalchemy import Connection
 
 from varde.checkpoint import (
-    SKEW_SECONDS,
     Checkpoint,
-    cosigned_at,
     format_consistency,
     parse_checkpoint,
+    take_cosignature,
 )
 from varde.errors import VardeError
 from varde.merkle import consistency_proof
-from varde.note import format_signature, one_signature_by, parse_note
+from varde.note import parse_note
 from varde.witness import WitnessStatus
 from varde_gateway.flow.cosignatures import Cosignature, keep_cosignature, newest_cosigned
 from varde_gateway.flow.desk import Desk
+from varde_gateway.flow.history import HistoryLost
 from varde_gateway.flow.log_talk import OutsideTalk
 from varde_gateway.flow.ports import AskWitness, WitnessUnreachable
-from varde_gateway.flow.trail import HistoryLost, checkpoint
+from varde_gateway.flow.trail import checkpoint
 from varde_gateway.flow.witness_report import cosigned_note, witnessed_size
 from varde_gateway.flow.worker import repeat
 from varde_gateway.store.tree import read_ahead
@@ -126,11 +126,7 @@ def _request(connection: Connection, old: int, size: int, note: str) -> bytes:
 
 async def _take(desk: Desk, talk: OutsideTalk, note: str, claimed: Checkpoint, body: bytes) -> str:
     try:
-        cosigned = note + body.decode()
-        at = cosigned_at(cosigned, talk.key)
-        if at > desk.now() + SKEW_SECONDS:
-            return f"signs {at - desk.now()} s ahead of our clock"
-        line = format_signature(one_signature_by(parse_note(cosigned), talk.key))
+        line, at = take_cosignature(note, body.decode(), talk.key, desk.now())
     except (UnicodeDecodeError, VardeError) as error:
         detail = error.detail if isinstance(error, VardeError) else "it is not text"
         return f"its cosignature is refused: {detail}"

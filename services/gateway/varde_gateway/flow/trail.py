@@ -12,7 +12,6 @@ from typing import Final
 
 from sqlalchemy import Connection, insert, select
 
-from varde.auditlog import AuditKind
 from varde.checkpoint import (
     Checkpoint,
     LogKey,
@@ -23,7 +22,6 @@ from varde.checkpoint import (
 )
 from varde.encoding import JsonObject, encode_base64url
 from varde.errors import Untrusted, VardeError
-from varde.identifiers import Nation
 from varde.merkle import (
     EMPTY_ROOT,
     consistency_proof,
@@ -32,7 +30,14 @@ from varde.merkle import (
     verify_inclusion,
 )
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.faults import Conflict, Invalid, NotFound
+from varde_gateway.flow.faults import Invalid, NotFound
+from varde_gateway.flow.history import (
+    HistoryLost,
+    check_continues,
+    check_shown,
+    halt,
+    recall_halt,
+)
 from varde_gateway.flow.worker import repeat
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.tables import (
@@ -47,18 +52,6 @@ from varde_gateway.store.tree import log_size, node_reader, read_ahead
 CHECKPOINT_SECONDS: Final = 1.0
 
 
-class HistoryLost(Conflict):
-    """The stored log is not the one that this node has signed; ``detail`` says what to do."""
-
-    def __init__(self, found: str) -> None:
-        """``found`` is one sentence."""
-        super().__init__(
-            f"{found} Do not start this node on it: restore the newest database, or compare with the checkpoints that the "
-            "peers hold. 'varde audit export --home' and 'varde audit verify' name the place."
-        )
-        self.found = found
-
-
 @dataclass(frozen=True, slots=True)
 class _Signed:
     note: str
@@ -66,27 +59,15 @@ class _Signed:
 
 
 async def check_stored_log(desk: Desk) -> None:
-    """``HistoryLost`` unless the stored tree continues the last signed checkpoint."""
+    """``HistoryLost`` unless the stored tree continues the last signed checkpoint; a halt of before stays in force."""
 
     def check(connection: Connection) -> None:
         signed = _newest_signed(connection, desk.log_signer.key)
         if signed is not None:
-            _check_continues(connection, signed.checkpoint)
+            check_continues(connection, signed.checkpoint)
 
     await desk.ledger.read(check)
-
-
-async def halt(desk: Desk, by: Nation, detail: str) -> None:
-    """Sign nothing more; ``by`` is who has found out why. Recorded and announced once."""
-    if desk.logs.halted:
-        return
-    desk.logs.halted = detail
-
-    def record(tx: Transaction) -> None:
-        tx.audit(AuditKind.LOG_HALTED, by, [], detail)
-        tx.event("log_halted", {"nation": by, "detail": detail})
-
-    await desk.ledger.write(record)
+    await recall_halt(desk)
 
 
 async def run_checkpoints(desk: Desk) -> None:
@@ -108,7 +89,8 @@ async def run_checkpoints(desk: Desk) -> None:
 async def checkpoint(desk: Desk) -> str:
     """The signed note of the log as it is now, kept before it is given out; the last one where signing is halted.
 
-    ``HistoryLost`` where the last one is not as it was signed.
+    Where nothing was signed before the halt, that of the empty log. ``HistoryLost`` where the last one is not as it was
+    signed.
     """
     key = desk.log_signer.key
     try:
@@ -121,7 +103,8 @@ async def checkpoint(desk: Desk) -> str:
     if last is not None and (desk.logs.halted or desk.logs.holds(desk.ticks())):
         # Our own history is not whole, or we do not know yet whether it is: signing on would make a second one.
         return last.note
-    if size == 0:
+    if size == 0 or desk.logs.halted:
+        # The empty log is the beginning of every history.
         return desk.log_signer.sign_checkpoint(0, EMPTY_ROOT, desk.now())
 
     def keep(tx: Transaction) -> str:
@@ -130,7 +113,8 @@ async def checkpoint(desk: Desk) -> str:
         if newest is not None:
             if newest.checkpoint.size == durable:
                 return newest.note
-            _check_continues(tx.connection, newest.checkpoint)
+            check_continues(tx.connection, newest.checkpoint)
+        check_shown(tx.connection, key)
         root = root_at(durable, node_reader(tx.connection))
         signed = desk.log_signer.sign_checkpoint(durable, root, tx.now // 1000)
         tx.connection.execute(
@@ -256,21 +240,3 @@ def newest_note(connection: Connection) -> tuple[int, str]:
     newest = select(checkpoints_table.c.size, checkpoints_table.c.note)
     row = connection.execute(newest.order_by(checkpoints_table.c.size.desc()).limit(1)).first()
     return (0, "") if row is None else (row.size, row.note)
-
-
-def _check_continues(connection: Connection, signed: Checkpoint) -> None:
-    size = log_size(connection)
-    if size < signed.size:
-        raise HistoryLost(
-            f"The audit log has {size} entries, but a checkpoint of {signed.size} was signed."
-        )
-    try:
-        root = read_ahead(connection, lambda read: root_at(signed.size, read))
-    except KeyError as error:
-        raise HistoryLost(
-            f"Hashes are missing in the tree of the signed checkpoint of {signed.size} entries."
-        ) from error
-    if root != signed.root:
-        raise HistoryLost(
-            f"The audit log differs from the signed checkpoint of {signed.size} entries."
-        )

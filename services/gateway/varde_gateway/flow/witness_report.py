@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Table, func, select
 
 from varde.checkpoint import witness_majority
 from varde.encoding import Json, JsonObject
@@ -16,11 +16,12 @@ from varde_gateway.store.tables import (
     checkpoints_table,
     cosignatures_table,
     log_conflicts_table,
+    log_unproven_table,
     witnessed_table,
 )
 from varde_gateway.store.tree import log_size
 
-MAX_CONFLICTS: Final = 100
+MAX_PAIRS: Final = 100
 
 
 async def describe_witnesses(desk: Desk) -> JsonObject:
@@ -119,7 +120,8 @@ def _describe(connection: Connection, desk: Desk) -> JsonObject:
         "witnesses": witnesses,
         "outside": _describe_outside(connection, desk),
         "logs": _describe_logs(connection, owners),
-        "conflicts": _describe_conflicts(connection, owners),
+        "unproven": _describe_pairs(connection, owners, log_unproven_table),
+        "conflicts": _describe_pairs(connection, owners, log_conflicts_table),
     }
 
 
@@ -149,7 +151,8 @@ def _describe_logs(connection: Connection, owners: dict[str, Nation]) -> list[Js
     ]
 
 
-def _describe_conflicts(connection: Connection, owners: dict[str, Nation]) -> list[Json]:
+def _describe_pairs(connection: Connection, owners: dict[str, Nation], table: Table) -> list[Json]:
+    columns = table.c
     return [
         {
             "nation": owners.get(row.origin),
@@ -159,6 +162,10 @@ def _describe_conflicts(connection: Connection, owners: dict[str, Nation]) -> li
             "checkpoints": [row.first_note, row.second_note],
         }
         for row in connection.execute(
-            select(log_conflicts_table).order_by(log_conflicts_table.c.at).limit(MAX_CONFLICTS)
+            select(
+                columns.origin, columns.detail, columns.at, columns.first_note, columns.second_note
+            )
+            .order_by(columns.at)
+            .limit(MAX_PAIRS)
         )
     ]

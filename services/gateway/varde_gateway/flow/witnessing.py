@@ -1,169 +1,145 @@
-"""The nations watch one another's audit logs: cosign what continues, keep what contradicts.
+"""What the nations say of their audit logs in heartbeats: cosign mine, here is yours, this I have seen, prove that.
 
 A log's checkpoints travel with the heartbeats. Each peer verifies that a new one continues the last it has stored, stores
 it, and only then cosigns it. The newest checkpoints that a node has verified it passes on, so that a log which shows two
-histories to two peers is found out: both checkpoints are kept, the log is not cosigned any more, everybody is alarmed. And
-a node whose own database was rolled back learns from what the others hold that it must not go on signing. Protocol
-section 10.6.
+histories to two peers is found out. And a node whose own database was rolled back learns from what the others hold that it
+must not go on signing. Protocol section 10.6.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select
 
-from varde.auditlog import AuditKind
 from varde.checkpoint import (
     Checkpoint,
     LogKey,
-    cosigned_at,
     format_consistency,
-    keep_own_lines,
-    open_checkpoint,
-    parse_checkpoint,
+    take_cosignature,
     witness_majority,
 )
-from varde.encoding import sha256_base64url
-from varde.errors import Untrusted, VardeError
+from varde.errors import VardeError
 from varde.exchange import MAX_PROVE, MAX_SEEN, Answer, LogWord
 from varde.identifiers import Nation
-from varde.merkle import consistency_proof, root_at, verify_consistency
-from varde.note import format_signature, parse_note, parse_vkey
-from varde.witness import Cosign, RefuseCheckpoint, WitnessStatus, consider_checkpoint
+from varde.merkle import consistency_proof
+from varde.note import parse_vkey
+from varde.witness import WitnessStatus
 from varde_gateway.flow.cosignatures import Cosignature, keep_cosignature
+from varde_gateway.flow.cosigning import consider, witnessed_notes
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.log_talk import Claim, LogTalk
-from varde_gateway.flow.trail import HistoryLost, checkpoint, halt
-from varde_gateway.store.tables import (
-    checkpoints_table,
-    log_conflicts_table,
-    witnessed_table,
-)
-from varde_gateway.store.transaction import Transaction
-from varde_gateway.store.tree import log_size, read_ahead
+from varde_gateway.flow.fork_evidence import evidence_notes, unproven
+from varde_gateway.flow.forks import Considered, compare, read_state, recall_claims, settle
+from varde_gateway.flow.history import HistoryLost, face
+from varde_gateway.flow.log_talk import LogTalk
+from varde_gateway.flow.trail import checkpoint
+from varde_gateway.store.tables import AnyRow, checkpoints_table
+from varde_gateway.store.tree import read_ahead
 
-PATIENCE_HEARTBEATS: Final = 3
-"""How many heartbeats a log may leave a proof owing that it was asked for."""
-
-TELLINGS: Final = 3
-"""How often each peer is told of a checkpoint: a heartbeat may be lost."""
-
-MAX_CLAIMS: Final = 8
 MAX_ASKED: Final = 4
+_OK: Final = 200
+
+Paths = Mapping[int, tuple[bytes, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """``notes`` are those that we pass on, with their origins, the evidence first; ``owed`` is kept of what logs owe."""
+
+    paths: Paths
+    notes: Sequence[tuple[str, str]]
+    owed: Sequence[AnyRow]
 
 
 async def speak(desk: Desk, peers: Sequence[Nation]) -> dict[Nation, LogWord]:
     """What the next heartbeat to each peer says about logs."""
+    talks = {peer: desk.logs.of(peer) for peer in peers}
+    # Before our checkpoint is read: whatever somebody asks about by now, this one covers.
+    heard = {peer: (talk.heard, talk.asked_of_us) for peer, talk in talks.items()}
     try:
         note = await checkpoint(desk)
     except HistoryLost:
         # Who cannot say what its own log is says nothing of logs; the rest of the heartbeat goes on.
-        return {peer: LogWord() for peer in peers}
-    talks = {peer: desk.logs.of(peer) for peer in peers}
-    own = parse_checkpoint(parse_note(note).text)
-    asked = {peer: talk.asked_of_us for peer, talk in talks.items()}
+        return {peer: LogWord(heard=newest, halted=True) for peer, (newest, _) in heard.items()}
+    own = read_state(note)
     olds = {talk.stored_there for talk in talks.values()}
-    olds |= {size for sizes in asked.values() for size in sizes}
-    paths, seen = await desk.ledger.read(lambda c: (_paths(c, olds, own.size), _seen(c)))
+    olds |= {size for _, asked in heard.values() for size in asked}
+    known = await desk.ledger.read(lambda c: _known(c, olds, own.size))
+    recall_claims(desk, known.owed)
     words: dict[Nation, LogWord] = {}
     for peer, talk in talks.items():
+        newest, asked = heard[peer]
         talk.said = own
-        key = _log_key(desk, peer)
-        others = [note for origin, note in seen if key is None or origin != key.name]
-        told = _next_to_tell(talk, others)
-        add = _add(talk.stored_there, paths, own, note)
+        add = _add(talk.stored_there, known.paths, own, note, asked=bool(asked))
         if add is not None:
             # The answer may come after the next question was asked.
             talk.asked = [*(size for size in talk.asked if size != own.size), own.size][-MAX_ASKED:]
         words[peer] = LogWord(
             add=add,
             answer=talk.answer,
-            seen=told,
+            seen=_next_to_tell(talk, _others(desk, peer, known.notes), desk.ticks()),
             prove=tuple(sorted(talk.claims)[:MAX_PROVE]),
-            proofs=tuple((old, paths[old]) for old in asked[peer] if old in paths),
+            proofs=tuple((old, known.paths[old]) for old in asked if old in known.paths),
+            heard=newest,
+            halted=bool(desk.logs.halted),
         )
         talk.answer = None
-        talk.asked_of_us = ()
     return words
 
 
-async def listen(desk: Desk, peer: Nation, word: LogWord) -> None:
-    """Take in what a peer's heartbeat says about logs.
+def note_spoken(desk: Desk, peer: Nation, word: LogWord, sequence: int) -> None:
+    """Our heartbeat of this ``sequence`` has said ``word``: from here on the peer can have heard it."""
+    desk.logs.of(peer).speak(sequence, word.seen, word.prove, desk.ticks())
 
-    (1) its new checkpoint: cosign it or say why not; (2) its answer to ours; (3) what it has seen of others; (4) the
-    proofs that we asked it for.
+
+async def listen(desk: Desk, peer: Nation, word: LogWord, sequence: int) -> None:
+    """Take in what the peer's heartbeat of this ``sequence`` says about logs.
+
+    (1) what it has heard of ours; (2) its new checkpoint: cosign it or say why not; (3) its answer to ours; (4) what it
+    has seen of others; (5) its questions; (6) the proofs that we asked it for.
     """
     talk = desk.logs.of(peer)
-    newest: Checkpoint | None = None
-    if word.add is not None:
-        newest = await _consider(desk, peer, talk, word.add)  # (1)
+    talk.hear(word.heard)  # (1)
+    key = _log_key(desk, peer)
+    considered = Considered()
+    if word.add is not None and key is not None:
+        talk.answer, considered = await consider(desk, peer, key, word.add)  # (2)
     if word.answer is not None:
-        await _take_answer(desk, peer, talk, word.answer)  # (2)
+        await _take_answer(desk, peer, talk, word.answer)  # (3)
+        if word.heard in talk.spoken:
+            # What answers a process of before, on another copy of the database perhaps, says nothing of what is held.
+            desk.logs.hear_answer(peer, witness_majority(len(desk.trust.current.voters())))
     for note in word.seen:
-        await _compare(desk, peer, note)  # (3)
-    talk.asked_of_us = tuple(size for size in word.prove if talk.said and size <= talk.said.size)
-    if newest is not None:
-        note = _note_in(word.add or "")
-        await _settle_claims(desk, peer, newest, dict(word.proofs), note)  # (4)
+        await compare(desk, peer, note)  # (4)
+    # Both at once, and after what else it told: who says that he has heard a question has answered it.
+    talk.heard, talk.asked_of_us = sequence, word.prove  # (5)
+    if key is not None:
+        await settle(desk, peer, key.name, word, considered)  # (6)
 
 
-async def add_checkpoint(desk: Desk, request: bytes) -> Answer:
-    """Answer tlog-witness ``add-checkpoint`` as it came by HTTP: for the log of any member but ourselves."""
-    keys = {
-        member.log_name: (nation, member.log)
-        for nation, member in desk.trust.current.members.items()
-        if nation != desk.nation
-    }
-    origin = _origin_in(request)
-    if origin not in keys:
-        status = WitnessStatus.MALFORMED if origin is None else WitnessStatus.UNKNOWN_LOG
-        return Answer(status.value, "", None)
-    nation, key = keys[origin]
-    text = request.decode()
-    decision, stored = await desk.ledger.write(lambda tx: _consider_durably(tx, text, key, nation))
-    return _answer(desk, decision, stored)
+def _known(connection: Connection, olds: set[int], size: int) -> _Known:
+    notes = [*evidence_notes(connection), *witnessed_notes(connection)]
+    return _Known(_paths(connection, olds, size), [*dict.fromkeys(notes)], unproven(connection))
 
 
-async def witnessed_note(desk: Desk, origin_digest: str) -> str | None:
-    """The newest checkpoint that we have stored for the log whose origin has this SHA-256 (hexadecimal)."""
-    rows = await desk.ledger.read(_witnessed)
-    for origin, note in rows:
-        if hashlib.sha256(origin.encode()).hexdigest() == origin_digest:
-            return note
-    return None
+def _others(desk: Desk, peer: Nation, notes: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    key = _log_key(desk, peer)
+    return [(origin, note) for origin, note in notes if key is None or origin != key.name]
 
 
-def _origin_in(request: bytes) -> str | None:
-    try:
-        return parse_checkpoint(parse_note(_note_in(request.decode())).text).origin
-    except (UnicodeDecodeError, VardeError):
-        return None
-
-
-def _note_in(request: str) -> str:
-    return request.partition("\n\n")[2]
-
-
-def _answer(desk: Desk, decision: Cosign | RefuseCheckpoint, stored: str | None) -> Answer:
-    if isinstance(decision, RefuseCheckpoint):
-        other_size = decision.status is WitnessStatus.OTHER_SIZE
-        body = f"{decision.known_size}\n" if other_size else ""
-        return Answer(decision.status.value, body, stored)
-    desk.logs.verify(decision.checkpoint)
-    # What was stored is durable by now, and is never cosigned in another form after a crash.
-    return Answer(200, format_signature(desk.witness.cosign(decision.note, desk.now())), None)
-
-
-def _next_to_tell(talk: LogTalk, notes: Sequence[str]) -> tuple[str, ...]:
-    # The least told first; and what is told no more may be forgotten.
-    talk.told = {note: talk.told.get(note, 0) for note in notes}
-    due = [note for note in notes if talk.told[note] < TELLINGS]
-    told = tuple(sorted(due, key=lambda note: talk.told[note])[:MAX_SEEN])
-    for note in told:
-        talk.told[note] += 1
-    return told
+def _next_to_tell(talk: LogTalk, notes: Sequence[tuple[str, str]], now: int) -> tuple[str, ...]:
+    talk.known_there &= {note for _, note in notes}
+    due = [(origin, note) for origin, note in notes if note not in talk.known_there]
+    # What was begun is told on until it is heard; then the log of which nothing was said for the longest time.
+    due.sort(key=lambda each: (each[1] not in talk.told, talk.turns.get(each[0], 0)))
+    newest = max(talk.claims.values(), key=lambda claim: claim.shown.checkpoint.size, default=None)
+    # Its own state that it is asked for: a log that has lost history learns by it that it has.
+    own = () if newest is None else (newest.shown.note,)
+    told = due[: MAX_SEEN - len(own)]
+    talk.turns = {origin: talk.turns.get(origin, 0) for origin, _ in notes}
+    talk.turns |= {origin: now for origin, _ in told}
+    return (*own, *(note for _, note in told))
 
 
 def _paths(connection: Connection, olds: set[int], size: int) -> dict[int, tuple[bytes, ...]]:
@@ -182,24 +158,12 @@ def _path(connection: Connection, old: int, size: int) -> tuple[bytes, ...]:
     return tuple(read_ahead(connection, lambda read: consistency_proof(old, size, read)))
 
 
-def _witnessed(connection: Connection) -> list[tuple[str, str]]:
-    rows = connection.execute(select(witnessed_table.c.origin, witnessed_table.c.note))
-    return [(row.origin, row.note) for row in rows]
-
-
-def _seen(connection: Connection) -> list[tuple[str, str]]:
-    seen = _witnessed(connection)
-    for row in connection.execute(select(log_conflicts_table)):
-        # Both sides of a contradiction, so that whoever has seen either can find it out himself.
-        seen += [(row.origin, row.first_note), (row.origin, row.second_note)]
-    return [*dict.fromkeys(seen)]
-
-
-def _add(
-    stored: int, paths: Mapping[int, tuple[bytes, ...]], own: Checkpoint, note: str
-) -> str | None:
-    if own.size in {0, stored} or stored not in paths:
+def _add(stored: int, paths: Paths, own: Checkpoint, note: str, *, asked: bool) -> str | None:
+    if own.size == 0 or stored not in paths:
         return None
+    if own.size == stored and not asked:
+        return None
+    # Proofs lead to the checkpoint beside them, also where the peer should have stored it.
     return format_consistency(stored, paths[stored], note)
 
 
@@ -208,106 +172,14 @@ def _log_key(desk: Desk, nation: Nation) -> LogKey | None:
     return None if member is None else member.log
 
 
-async def _consider(desk: Desk, peer: Nation, talk: LogTalk, request: str) -> Checkpoint | None:
-    key = _log_key(desk, peer)
-    if key is None:
-        return None
-    decision, stored = await desk.ledger.write(lambda tx: _consider_durably(tx, request, key, peer))
-    talk.answer = _answer(desk, decision, stored)
-    return None if isinstance(decision, RefuseCheckpoint) else decision.checkpoint
-
-
-def _consider_durably(
-    tx: Transaction, request: str, key: LogKey, peer: Nation
-) -> tuple[Cosign | RefuseCheckpoint, str | None]:
-    stored = tx.connection.scalar(
-        select(witnessed_table.c.note).where(witnessed_table.c.origin == key.name)
-    )
-    if _has_conflict(tx.connection, key.name):
-        detail = "this log has signed two histories and is not cosigned any more"
-        return RefuseCheckpoint(WitnessStatus.UNSIGNED, detail), stored
-    try:
-        known = {} if stored is None else {key.name: open_checkpoint(stored, key)}
-    except VardeError as error:
-        detail = f"what is stored here of this log is not what it signed: {error.detail}"
-        return RefuseCheckpoint(WitnessStatus.UNSIGNED, detail), None
-    decision = consider_checkpoint(request.encode(), {key.name: key}, known)
-    if isinstance(decision, Cosign):
-        row = {"size": decision.checkpoint.size, "note": decision.note, "at": tx.now}
-        if stored is None:
-            tx.connection.execute(insert(witnessed_table), {"origin": key.name, **row})
-        else:
-            tx.connection.execute(
-                update(witnessed_table).where(witnessed_table.c.origin == key.name).values(**row)
-            )
-    elif stored is not None and decision.status in _CONTRADICTIONS:
-        _record_contradiction(tx, key, peer, stored, _note_in(request), decision)
-    return decision, stored
-
-
-_CONTRADICTIONS: Final = frozenset({WitnessStatus.OTHER_SIZE, WitnessStatus.INCONSISTENT})
-
-
-def _record_contradiction(  # noqa: PLR0917 -- the parts of one finding
-    tx: Transaction,
-    key: LogKey,
-    peer: Nation,
-    stored: str,
-    note: str,
-    decision: RefuseCheckpoint,
-) -> None:
-    before, now = open_checkpoint(stored, key), open_checkpoint(note, key)
-    note = keep_own_lines(note, key)
-    if before.size == now.size and before.root != now.root:
-        record_conflict(tx, peer, stored, note, f"two checkpoints of {now.size} entries")
-    elif decision.status is WitnessStatus.INCONSISTENT:
-        record_conflict(
-            tx, peer, stored, note, f"{now.size} entries do not continue {before.size} entries"
-        )
-
-
-def record_conflict(tx: Transaction, nation: Nation, first: str, second: str, detail: str) -> None:
-    """Keep both checkpoints of ``nation`` for ever and raise the alarm, once for each pair."""
-    # Of what was signed: the same two states come with other lines each time they are signed or carried.
-    texts = sorted(parse_note(each).text for each in (first, second))
-    digest = sha256_base64url("\0".join(texts).encode())
-    known = tx.connection.scalar(
-        select(log_conflicts_table.c.digest).where(log_conflicts_table.c.digest == digest)
-    )
-    if known is not None:
-        return
-    origin = parse_checkpoint(parse_note(first).text).origin
-    tx.connection.execute(
-        insert(log_conflicts_table),
-        {
-            "digest": digest,
-            "origin": origin,
-            "first_note": first,
-            "second_note": second,
-            "detail": detail,
-            "at": tx.now,
-        },
-    )
-    tx.audit(AuditKind.LOG_FORKED, nation, [("conflict", digest)], detail)
-    tx.event("log_forked", {"nation": nation, "detail": detail, "conflict": digest})
-
-
-def _has_conflict(connection: Connection, origin: str) -> bool:
-    found = connection.scalar(
-        select(log_conflicts_table.c.digest).where(log_conflicts_table.c.origin == origin).limit(1)
-    )
-    return found is not None
-
-
 async def _take_answer(desk: Desk, peer: Nation, talk: LogTalk, answer: Answer) -> None:
     said = talk.said
     if answer.known is not None:
-        await _compare_own(desk, peer, answer.known)
-    desk.logs.hear_answer(peer, witness_majority(len(desk.trust.current.voters())))
+        await face(desk, peer, answer.known)
     if said is None:
         return
-    if answer.status == 200:  # noqa: PLR2004 -- HTTP's OK, as tlog-witness has it
-        await _keep_cosignature(desk, peer, talk, answer.body)
+    if answer.status == _OK:
+        await _take_cosignature(desk, peer, talk, answer.body)
     elif answer.status == WitnessStatus.OTHER_SIZE:
         text = answer.body.removesuffix("\n")
         if text.isascii() and text.isdigit() and int(text) <= said.size:
@@ -316,7 +188,7 @@ async def _take_answer(desk: Desk, peer: Nation, talk: LogTalk, answer: Answer) 
         talk.refusal = f"{peer} does not cosign our log (status {answer.status})"
 
 
-async def _keep_cosignature(desk: Desk, peer: Nation, talk: LogTalk, line: str) -> None:
+async def _take_cosignature(desk: Desk, peer: Nation, talk: LogTalk, body: str) -> None:
     member = desk.trust.current.members.get(peer)
     if member is None:
         return
@@ -324,125 +196,19 @@ async def _keep_cosignature(desk: Desk, peer: Nation, talk: LogTalk, line: str) 
     notes = await desk.ledger.read(lambda c: _own_notes(c, talk.asked))
     for size in sorted(notes, reverse=True):
         try:
-            at = cosigned_at(notes[size] + line, key)
+            line, at = take_cosignature(notes[size], body, key, desk.now())
         except VardeError as error:
             talk.refusal = f"the cosignature of {peer} is wrong: {error.detail}"
             continue
+        if line != body:
+            # A line by somebody else is his to give; a wrong one under our checkpoint would spoil it for every verifier.
+            talk.refusal = f"the cosignature of {peer} is wrong: its answer is not this one line"
+            return
         await keep_cosignature(desk, Cosignature(size, key.name, line, at * 1000))
         talk.refusal = ""
         talk.stored_there = size
         talk.asked = [each for each in talk.asked if each > size]
         return
-
-
-async def _compare_own(desk: Desk, peer: Nation, note: str) -> None:
-    # Signed by our own log key: what we have signed once, we must still be able to continue.
-    try:
-        signed = open_checkpoint(note, desk.log_signer.key)
-    except VardeError:
-        return
-    detail = await desk.ledger.read(lambda c: _missing_history(c, signed))
-    if detail is not None:
-        await halt(desk, peer, f"{peer} holds a checkpoint that we have signed: {detail}")
-
-
-def _missing_history(connection: Connection, signed: Checkpoint) -> str | None:
-    size = log_size(connection)
-    if signed.size > size:
-        return f"{signed.size} entries, ours has {size}; the database is an older copy"
-    try:
-        root = read_ahead(connection, lambda read: root_at(signed.size, read))
-    except KeyError:
-        return f"{signed.size} entries, and in our tree hashes of them are missing"
-    return None if root == signed.root else f"{signed.size} entries with another root than ours"
-
-
-async def _compare(desk: Desk, by: Nation, note: str) -> None:
-    opened = _open_seen(desk, note)
-    if opened is None:
-        return
-    owner, claimed, own_lines = opened
-    if owner == desk.nation:
-        await _compare_own(desk, by, note)
-    elif not desk.logs.is_verified(claimed):
-        await _compare_other(desk, by, owner, claimed, own_lines)
-
-
-def _open_seen(desk: Desk, note: str) -> tuple[Nation, Checkpoint, str] | None:
-    try:
-        origin = parse_checkpoint(parse_note(note).text).origin
-        for member in desk.trust.current.members.values():
-            if member.log_name == origin:
-                checkpoint = open_checkpoint(note, member.log)
-                return member.nation, checkpoint, keep_own_lines(note, member.log)
-    except VardeError:
-        # Whoever passes on what no log has signed proves nothing by it.
-        return None
-    return None
-
-
-async def _compare_other(
-    desk: Desk, by: Nation, owner: Nation, claimed: Checkpoint, note: str
-) -> None:
-    talk = desk.logs.of(owner)
-    other = talk.claims.get(claimed.size)
-    stored = await desk.ledger.read(lambda c: _stored_note(c, claimed.origin))
-    for known in filter(None, (stored, None if other is None else other.note)):
-        seen = parse_checkpoint(parse_note(known).text)
-        if seen == claimed:
-            return
-        if seen.size == claimed.size:
-            detail = f"two checkpoints of {claimed.size} entries, one seen by {by}"
-            await _alarm(desk, owner, known, note, detail)
-            return
-    if len(talk.claims) < MAX_CLAIMS:
-        talk.claims[claimed.size] = Claim(claimed, note, by)
-
-
-async def _settle_claims(
-    desk: Desk,
-    nation: Nation,
-    newest: Checkpoint,
-    proofs: Mapping[int, tuple[bytes, ...]],
-    newest_note: str,
-) -> None:
-    talk = desk.logs.of(nation)
-    for size, claim in [*talk.claims.items()]:
-        if size > newest.size:
-            owed = f"{size} entries as seen by {claim.by}, but {newest.size} here"
-        elif size not in proofs and claim.checkpoint != newest:
-            owed = f"no proof that {newest.size} entries continue {size} as seen by {claim.by}"
-        else:
-            owed = ""
-        if owed:
-            claim.heartbeats += 1
-            if claim.heartbeats < PATIENCE_HEARTBEATS:
-                continue
-        del talk.claims[size]
-        if not owed and _continues(claim.checkpoint, newest, proofs.get(size, ())):
-            desk.logs.verify(claim.checkpoint)
-            continue
-        broken = f"{newest.size} entries do not continue {size} as seen by {claim.by}"
-        await _alarm(desk, nation, claim.note, newest_note, owed or broken)
-
-
-def _continues(old: Checkpoint, new: Checkpoint, path: Sequence[bytes]) -> bool:
-    try:
-        verify_consistency(old.size, new.size, old.root, new.root, path)
-    except Untrusted:
-        return False
-    return True
-
-
-async def _alarm(desk: Desk, nation: Nation, first: str, second: str, detail: str) -> None:
-    await desk.ledger.write(lambda tx: record_conflict(tx, nation, first, second, detail))
-
-
-def _stored_note(connection: Connection, origin: str) -> str | None:
-    note: str | None = connection.scalar(
-        select(witnessed_table.c.note).where(witnessed_table.c.origin == origin)
-    )
-    return note
 
 
 def _own_notes(connection: Connection, sizes: Sequence[int]) -> dict[int, str]:

@@ -444,6 +444,20 @@ class LogConflictRow(SQLModel, table=True):
     at: int = Field(sa_type=BigInteger)
 
 
+class LogUnprovenRow(SQLModel, table=True):
+    """A state of a log, as somebody has seen it, that the log has not proven to belong to what it shows us; until it does."""
+
+    __tablename__ = "log_unproven"
+
+    origin: str = Field(primary_key=True, max_length=255)
+    size: int = Field(sa_column=Column("size", BigInteger, primary_key=True, autoincrement=False))
+    seen_by: str = Field(max_length=16)
+    first_note: str = Field(sa_column=Column(Text, nullable=False))
+    second_note: str = Field(sa_column=Column(Text, nullable=False))
+    detail: str = Field(max_length=300)
+    at: int = Field(sa_type=BigInteger)
+
+
 class AttachmentRow(SQLModel, table=True):
     """A file beside an alert, ours or received; its sealed chunks are a file of this name, and the key opens them.
 
@@ -528,6 +542,7 @@ checkpoints_table = _table(CheckpointRow)
 witnessed_table = _table(WitnessedRow)
 cosignatures_table = _table(CosignatureRow)
 log_conflicts_table = _table(LogConflictRow)
+log_unproven_table = _table(LogUnprovenRow)
 attachments_table = _table(AttachmentRow)
 alert_attachments_table = _table(AlertAttachmentRow)
 node_facts_table = _table(NodeFactRow)

@@ -110,6 +110,7 @@ def create_api(  # noqa: PLR0917 -- called once, by app.py
             tolerance_seconds=settings.webhook_tolerance_seconds,
             body_bytes=settings.sensor_body_bytes,
         ),
+        rates=rates,
         closing=asyncio.Event(),
     )
     register_problems(api)

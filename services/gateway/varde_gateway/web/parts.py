@@ -8,6 +8,7 @@ from fastapi import Request
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.notify import EventFeed
 from varde_gateway.flow.ports import Broker
+from varde_gateway.flow.rates import Rates
 from varde_gateway.flow.sense import Sense
 from varde_gateway.flow.sign_in import SignIn
 from varde_gateway.flow.users import Standings
@@ -29,6 +30,7 @@ class Parts:
     standings: Standings
     sign_in: SignIn
     sense: Sense
+    rates: Rates
     closing: asyncio.Event
 
 

@@ -6,11 +6,19 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from varde.witness import WitnessStatus
-from varde_gateway.flow.faults import FlowFault, Forbidden, Invalid, NotFound, Unreadable
+from varde_gateway.flow.cosigning import add_checkpoint, witnessed_note
+from varde_gateway.flow.faults import (
+    FlowFault,
+    Forbidden,
+    Invalid,
+    NotFound,
+    TooMany,
+    Unreadable,
+)
+from varde_gateway.flow.rates import Rate
 from varde_gateway.flow.tiles import read_tile
 from varde_gateway.flow.trail import checkpoint
 from varde_gateway.flow.witness_report import describe_witnesses, witnessed_checkpoint
-from varde_gateway.flow.witnessing import add_checkpoint, witnessed_note
 from varde_gateway.web.answers import (
     Documented,
     answers,
@@ -19,16 +27,18 @@ from varde_gateway.web.answers import (
     text_answers,
 )
 from varde_gateway.web.deps import Node
+from varde_gateway.web.parts import address_of
 from varde_gateway.web.witness_schemas import WitnessesView
 
 router = APIRouter(tags=["audit"])
 
+CHECKPOINTS_PER_ADDRESS: Final = Rate("checkpoints from one address", 60)
 _SIZE_MEDIA_TYPE: Final = "text/x.tlog.size"
 _LINE: Final = "— varde.fi/witness Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+zyWE+xeMcTOAYQ8=\n"
 _FAULTS: Final[dict[int, FlowFault]] = {
     WitnessStatus.MALFORMED: Unreadable("The request is not that of C2SP tlog-witness."),
     WitnessStatus.UNSIGNED: Forbidden(
-        "The log did not sign the checkpoint, or has signed two histories and is not cosigned any more."
+        "The log did not sign the checkpoint, or has signed two histories, or owes proofs, and is not cosigned."
     ),
     WitnessStatus.UNKNOWN_LOG: NotFound(
         "No other member of this federation has a log of this name."
@@ -64,7 +74,7 @@ async def witnesses(parts: Node) -> Response:
     "/v1/witness/add-checkpoint",
     summary="Cosign a checkpoint (C2SP tlog-witness)",
     response_class=PlainTextResponse,
-    responses=text_answers("One signature line.", _LINE, 400, 403, 404) | _OTHER_SIZE,
+    responses=text_answers("One signature line.", _LINE, 400, 403, 404, 429) | _OTHER_SIZE,
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -74,6 +84,10 @@ async def witnesses(parts: Node) -> Response:
 )
 async def add(parts: Node, request: Request) -> Response:
     """The log of any member but ourselves; what is cosigned was stored before."""
+    if not parts.rates.count(CHECKPOINTS_PER_ADDRESS, address_of(request)):
+        raise TooMany(
+            f"More than {CHECKPOINTS_PER_ADDRESS.per_minute} {CHECKPOINTS_PER_ADDRESS.what} in a minute. Wait a minute."
+        )
     answer = await add_checkpoint(parts.desk, await request.body())
     if answer.status in _FAULTS:
         raise _FAULTS[answer.status]

@@ -49,8 +49,8 @@ class WitnessedLog(AnswerModel):
     at: Time
 
 
-class LogConflict(AnswerModel):
-    """Two checkpoints of one log that do not belong to one history."""
+class LogPair(AnswerModel):
+    """Two checkpoints that one log has signed."""
 
     nation: NationCode | None
     origin: str
@@ -100,6 +100,7 @@ class WitnessesView(AnswerModel):
                             "at": EXAMPLE_TIME,
                         }
                     ],
+                    "unproven": [],
                     "conflicts": [],
                 }
             ]
@@ -110,4 +111,7 @@ class WitnessesView(AnswerModel):
     witnesses: list[WitnessView]
     outside: list[OutsideWitnessView]
     logs: list[WitnessedLog]
-    conflicts: list[LogConflict]
+    unproven: list[LogPair] = Field(
+        description="What a log has signed and not proven yet to belong to one history; it is not cosigned meanwhile."
+    )
+    conflicts: list[LogPair] = Field(description="What does not belong to one history.")
