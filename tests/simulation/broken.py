@@ -15,6 +15,7 @@ from varde.subjects import message_id, outbox_subject
 from varde_gateway.flow import ballot_box
 from varde_gateway.flow.compose import compose_now
 from varde_gateway.flow.links import LinkState
+from varde_gateway.flow.log_talk import LogTalk
 from varde_gateway.flow.outbox import publish, record
 from varde_gateway.flow.ports import Outbound
 
@@ -132,6 +133,14 @@ class LosesItsLog(SimNode):
         await _run(self, f'DELETE FROM audit_node WHERE "index" = ({newest} >> level)')
         await _run(self, f"DELETE FROM audit_subject WHERE {last}")
         await _run(self, f"DELETE FROM audit_leaf WHERE {last}")
+
+
+class AccusesTheDeaf(SimNode):
+    """Believes of every log that it has heard each question, whatever its node says of that."""
+
+    async def beat(self) -> None:
+        with patch.object(LogTalk, "has_heard", lambda *_: True):
+            await super().beat()
 
 
 class CountsNoVotes(SimNode):

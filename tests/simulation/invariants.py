@@ -19,9 +19,10 @@ from varde.identifiers import Nation
 from varde.merkle import Frontier, leaf_hash, root_at
 from varde.roster import accept_genesis, accept_next, parse_voted_roster
 from varde.signing import Kind, claimed_kind, parse_signed
+from varde_gateway.flow.history import HistoryLost
 from varde_gateway.flow.links import SILENT_MS, LinkState
 from varde_gateway.flow.ports import Outbound
-from varde_gateway.flow.trail import HistoryLost, check_stored_log
+from varde_gateway.flow.trail import check_stored_log
 from varde_gateway.store.tree import log_size, node_reader
 
 
@@ -222,7 +223,24 @@ class Watch:
             for size, root in self.roots.get((nation, node.lineage), {}).items():
                 if size > len(rows) or await _root(node, size) != root:
                     found.append(f"I5 {nation}: the log does not continue its first {size} entries")
+            found += await self._accused_without_cause(node)
         return found
+
+    async def _accused_without_cause(self, node: SimNode) -> list[str]:
+        """Only a log whose database was put back to an older copy may be said to have two histories."""
+        origins = await node.ledger.read(
+            lambda c: c.exec_driver_sql("SELECT DISTINCT origin FROM log_conflict").all()
+        )
+        honest = {
+            other.party.member.log_name: nation
+            for nation, other in self.world.nodes.items()
+            if other.lineage == 0
+        }
+        return [
+            f"I5 {node.nation} accuses the log of {honest[origin]}, which has one history"
+            for (origin,) in origins
+            if origin in honest
+        ]
 
     async def _rosters_hold(self) -> list[str]:
         found: list[str] = []

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from simulation.broken import (
+    AccusesTheDeaf,
     BelievesAnyReceipt,
     CountsNoVotes,
     ForgetsWhatItHas,
@@ -94,6 +95,7 @@ def test_a_seed_is_the_whole_story_in_any_process(place: Place) -> None:
         ("I4 .* older prekeys", UsesAnyPrekeys),
         ("I5 .* not what it was", RewritesItsLog),
         ("I5 .* does not continue|I5 .* was signed", LosesItsLog),
+        ("I5 .* accuses the log", AccusesTheDeaf),
         ("I6", CountsNoVotes),
         ("I7 .* takes .* for live", HearsGhosts),
         ("I7 .* has not said", KeepsSilent),
