@@ -140,10 +140,12 @@ class Hands:
         ]
         return first, through, chain or CHAIN_START, got_first, got
 
-    def arrived(self, at: Nation) -> int:
-        """Up to which number the own node's documents are at a peer."""
-        query = "SELECT received_through FROM peer WHERE nation = ?"
-        return int(self.field.federation.ask(at, query, self.nation)[0][0])
+    def agree_with(self, peer: Nation) -> bool:
+        """Whether the own node and a peer know the same of both numberings, and nothing is under way to it."""
+        query = "SELECT received_from, received_through, sent_from FROM peer WHERE nation = ?"
+        there = self.field.federation.ask(peer, query, self.nation)[0]
+        first, through, _, got_first, _ = self.numbers(peer)
+        return tuple(there) == (first, through, got_first)
 
     def has_traffic(self) -> bool:
         """Whether there is something of each kind to abuse."""

@@ -185,15 +185,9 @@ class LyingHeartbeats(HostileFault):
         field.traffic.pause([self.nation])
         for victim in hands.others:
             wait_for(
-                lambda victim=victim: hands.numbers(victim)[1] == hands.arrived(victim),  # type: ignore[misc] # the default binds the loop's value
-                _SETTLE_SECONDS,
-                f"{victim} has all numbers of {self.nation}",
-            )
-            # What changed a numbering before would have this one wait.
-            wait_for(
-                lambda victim=victim: not self._renumbered_lately(field, victim),  # type: ignore[misc] # the default binds the loop's value
-                NUMBERING_PAUSE_MS / 1000 + _SETTLE_SECONDS,
-                f"{victim} follows what {self.nation} says of numbers",
+                lambda victim=victim: self._is_steady(hands, victim),  # type: ignore[misc] # the default binds the loop's value
+                2 * NUMBERING_PAUSE_MS / 1000 + _SETTLE_SECONDS,
+                f"{victim} has all numbers of {self.nation}, and follows what it says of them",
             )
             mark = field.mark(victim)
             for lie, deed in self._lies(hands, victim):
@@ -205,13 +199,15 @@ class LyingHeartbeats(HostileFault):
     def acts(self, hands: Hands, victim: Nation) -> Acts:
         return []
 
-    def _renumbered_lately(self, field: Field, victim: Nation) -> bool:
+    def _is_steady(self, hands: Hands, victim: Nation) -> bool:
+        """What changed a numbering less than a minute ago would have a lie wait, and an honest word as well."""
         query = (
             "SELECT count(*) FROM audit_leaf WHERE kind IN ('numbering_changed', 'chain_broken')"
             " AND at > ? AND instr(leaf, ?) > 0"
         )
         since = int(time.time() * 1000) - NUMBERING_PAUSE_MS - 1000
-        return bool(field.federation.ask(victim, query, since, self.nation)[0][0])
+        lately = hands.field.federation.ask(victim, query, since, hands.nation)[0][0]
+        return not lately and hands.agree_with(victim)
 
     def _lies(self, hands: Hands, victim: Nation) -> Iterator[tuple[bytes, Deed | None]]:
         first, through, chain, got_first, got = hands.numbers(victim)
