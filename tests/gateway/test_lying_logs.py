@@ -177,6 +177,24 @@ async def test_attack_41_a_forked_log_that_grows_is_found_out_and_cosigned_no_fu
         )
 
 
+@pytest.mark.parametrize("size", [400, 500, 700])
+async def test_attack_41_another_history_in_requests_that_are_refused_is_found_out_by_one_peer_alone(
+    street: Street, size: int
+) -> None:
+    """It asks from size 0 each time, so that no proof of it is ever looked at."""
+    other = street.liar.faces.pop(LV)
+    await grow_to(street.liar.faces[FI], 500)
+    await grow_to(other, size)
+    street.liar.beat_at = 0
+    await street.live(TWO_HEARTBEATS)
+    first = street.liar.shown[FI][-1]
+    street.liar.faces[FI] = other
+    street.liar.manner = Manner(refused=True)
+    await street.live(3 * TWO_HEARTBEATS)
+    pair = {parse_note(each).text for each in (first, street.liar.shown[FI][-1])}
+    assert pair in await convictions(street.honest[0])
+
+
 async def test_doctor_names_what_is_held_against_a_log_and_that_ours_is_halted(
     street: Street, tmp_path: Path
 ) -> None:
@@ -362,6 +380,26 @@ async def test_attack_42_a_node_on_an_older_copy_is_halted_and_not_accused_and_g
             assert await convictions(node) == []
             assert await debts(node) == []
             assert AuditKind.LOG_PROVEN in await kinds(node)
+
+
+async def test_attack_42_a_node_on_an_older_copy_learns_it_from_a_peer_that_has_only_heard_of_the_newer(
+    tmp_path: Path, clock: Clock
+) -> None:
+    """FI has nothing newer of EE's log itself; what LV has told it, it shows EE beside its question."""
+    urls = {nation: f"sqlite:///{tmp_path / nation}.db" for nation in PARTIES}
+    async with running_nodes(urls, federation(), clock) as nodes:
+        others = {each: nodes[each] for each in (FI, LV)}
+        await beats(nodes, clock, 3, nothing_lost)
+        back_up(tmp_path / "EE.db", tmp_path / "older.db")
+        await beats(nodes, clock, 6, lambda *ends: {*ends} == {EE, FI})
+        url = f"sqlite:///{tmp_path / 'older.db'}"
+        async with running_node(url, PARTIES[EE], federation(), clock) as node:
+            await check_stored_log(node.desk)
+            node.desk.logs.hold(clock.ms)
+            await beats(others | {EE: node}, clock, 4, lambda *ends: {*ends} == {EE, LV})
+            assert "FI holds a checkpoint that we have signed" in node.desk.logs.halted
+        for other in others.values():
+            assert await convictions(other) == []
 
 
 def back_up(database: Path, to: Path) -> None:
