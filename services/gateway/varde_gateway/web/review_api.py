@@ -9,8 +9,8 @@ from varde.auditlog import AuditKind
 from varde.encoding import parse_decimal
 from varde.errors import Malformed
 from varde_gateway.flow.archive import archive_lines, begin_archive
+from varde_gateway.flow.erasure import erase_alert
 from varde_gateway.flow.faults import InvalidAt
-from varde_gateway.flow.retention import erase_alert
 from varde_gateway.flow.review import (
     Viewer,
     begin_export,
