@@ -33,6 +33,7 @@ from varde_gateway.flow.history import halt
 from varde_gateway.flow.log_export import export_lines
 from varde_gateway.flow.log_talk import Claim, Logs, Shown
 from varde_gateway.flow.trail import check_stored_log, checkpoint
+from varde_gateway.flow.witness_report import witnessed_checkpoint
 from varde_gateway.flow.witnessing import listen, note_spoken, speak
 from varde_gateway.store.tables import (
     audit_leaves_table,
@@ -43,6 +44,7 @@ from varde_gateway.store.tables import (
     log_conflicts_table,
     witnessed_table,
 )
+from varde_gateway.store.tree import log_size
 
 pytestmark = pytest.mark.asyncio
 
@@ -115,6 +117,23 @@ async def test_a_majority_of_the_others_witnesses_a_checkpoint(
     found = witnesses_of(note + "".join(lines), keys, EE, clock.ms // 1000)
     assert found == {FI, LV}
     assert len(found) >= witness_majority(len(nodes))
+
+
+async def test_a_log_that_never_stands_still_is_witnessed_by_peers_whose_turns_are_apart(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    await beats(nodes, clock, 3)
+    ee = nodes[EE].desk
+    ee.links.of(LV, ee.ticks()).beat_at += 5_000
+    for _ in range(8):
+        before = await ee.ledger.read(log_size)
+        await grow_log(nodes[EE], 3)
+        clock.forward(5)
+        await exchange_heartbeats([*nodes.values()])
+    note = await witnessed_checkpoint(ee)
+    assert note is not None
+    # What was there three heartbeats ago is witnessed.
+    assert parse_checkpoint(parse_note(note).text).size >= before - 18
 
 
 async def test_what_a_witness_has_stored_grows_and_never_shrinks(

@@ -9,11 +9,13 @@ from typing import Final
 
 from varde.checkpoint import Checkpoint
 from varde.exchange import Answer
+from varde.heartbeat import HEARTBEAT_SECONDS
 from varde.identifiers import Nation
 from varde.note import NoteKey
 from varde_gateway.flow.remembered import Remembered
 
-HOLD_SIGNING_MS: Final = 20_000
+OFFER_MS: Final = HEARTBEAT_SECONDS * 1000
+HOLD_SIGNING_MS: Final = 2 * HEARTBEAT_SECONDS * 1000
 """Two heartbeats: in that time the peers say what they hold of our log, in case this database is an older copy."""
 
 _MAX_VERIFIED: Final = 256
@@ -113,6 +115,8 @@ class Logs:
         """Nothing was said yet."""
         self.halted = ""
         self._hold_until = 0
+        self._offered: Shown | None = None
+        self._offered_at = 0
         self._asked: set[Nation] = set()
         self._talks: dict[Nation, LogTalk] = {}
         self._verified: Remembered[tuple[str, int, bytes]] = Remembered(_MAX_VERIFIED)
@@ -126,6 +130,22 @@ class Logs:
         for talk in self._talks.values():
             talk.known_there -= {*notes}
             talk.told = {note: first for note, first in talk.told.items() if note not in notes}
+
+    def offer(self, newest: Shown, asked: int, now: int) -> Shown:
+        """The checkpoint that peers are to cosign now: the same for all whose turn comes within a heartbeat's time (ticks).
+
+        Of a log that grows all the time each would cosign another size, and none would have a majority. It gives way to the
+        ``newest`` where somebody has ``asked`` about a size that only that one covers.
+        """
+        offered = self._offered
+        if (
+            offered is None
+            or now - self._offered_at >= OFFER_MS
+            or offered.checkpoint.size < asked <= newest.checkpoint.size
+        ):
+            self._offered, self._offered_at = newest, now
+            return newest
+        return offered
 
     def hold(self, now: int) -> None:
         """Sign nothing new before the peers have said what they hold of our log, or have had their time to (ticks)."""

@@ -32,8 +32,9 @@ from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.fork_evidence import evidence_notes, unproven
 from varde_gateway.flow.forks import Considered, compare, read_state, recall_claims, settle
 from varde_gateway.flow.history import HistoryLost, face
-from varde_gateway.flow.log_talk import LogTalk
+from varde_gateway.flow.log_talk import LogTalk, Shown
 from varde_gateway.flow.trail import checkpoint
+from varde_gateway.flow.witness_report import witness_names
 from varde_gateway.store.tables import AnyRow, checkpoints_table
 from varde_gateway.store.tree import read_ahead
 
@@ -55,23 +56,25 @@ class _Known:
 async def speak(desk: Desk, peers: Sequence[Nation]) -> dict[Nation, LogWord]:
     """What the next heartbeat to each peer says about logs."""
     talks = {peer: desk.logs.of(peer) for peer in peers}
-    # Before our checkpoint is read: whatever somebody asks about by now, this one covers.
+    # Before our checkpoint is read: whatever somebody asks about by now, the newest covers.
     heard = {peer: (talk.heard, talk.asked_of_us) for peer, talk in talks.items()}
     try:
         note = await checkpoint(desk)
     except HistoryLost:
         # Who cannot say what its own log is says nothing of logs; the rest of the heartbeat goes on.
         return {peer: LogWord(heard=newest, halted=True) for peer, (newest, _) in heard.items()}
-    own = read_state(note)
-    olds = {talk.stored_there for talk in talks.values()}
-    olds |= {size for _, asked in heard.values() for size in asked}
+    asked_sizes = {size for _, asked in heard.values() for size in asked}
+    newest_own = Shown(read_state(note), note)
+    offered = desk.logs.offer(newest_own, max(asked_sizes, default=0), desk.ticks())
+    own = offered.checkpoint
+    olds = {talk.stored_there for talk in talks.values()} | asked_sizes
     known = await desk.ledger.read(lambda c: _known(c, olds, own.size))
     recall_claims(desk, known.owed)
     words: dict[Nation, LogWord] = {}
     for peer, talk in talks.items():
         newest, asked = heard[peer]
         talk.said = own
-        add = _add(talk.stored_there, known.paths, own, note, asked=bool(asked))
+        add = _add(talk.stored_there, known.paths, own, offered.note, asked=bool(asked))
         if add is not None:
             # The answer may come after the next question was asked.
             talk.asked = [*(size for size in talk.asked if size != own.size), own.size][-MAX_ASKED:]
@@ -109,7 +112,8 @@ async def listen(desk: Desk, peer: Nation, word: LogWord, sequence: int) -> None
         await _take_answer(desk, peer, talk, word.answer)  # (3)
         if word.heard in talk.spoken:
             # What answers a process of before, on another copy of the database perhaps, says nothing of what is held.
-            desk.logs.hear_answer(peer, witness_majority(len(desk.trust.current.voters())))
+            others = len(witness_names(desk.trust.current, desk.nation))
+            desk.logs.hear_answer(peer, witness_majority(others + 1))
     for note in word.seen:
         await compare(desk, peer, note)  # (4)
     # Both at once, and after what else it told: who says that he has heard a question has answered it.
