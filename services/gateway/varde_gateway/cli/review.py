@@ -259,11 +259,17 @@ def _entry_line(entry: dict[str, Any]) -> str:
 
 
 def _nations_table(found: dict[str, Any]) -> Table:
+    # As wide as a terminal of eighty columns.
     table = Table(
-        "nation", "state", "clock", "via", title=f"Alert {found['id']} seen from {found['node']}"
+        "nation",
+        "state",
+        "via",
+        title=f"Alert {found['id']}",
+        caption=f"milliseconds from step to step, by the clock of {found['node']}",
+        pad_edge=False,
     )
-    for name in ("queued→sent", "sent→delivered", "→displayed", "→acknowledged", "total"):
-        table.add_column(f"{name} ms", justify="right")
+    for name in ("sent", "delivered", "displayed", "ack", "total"):
+        table.add_column(name, justify="right", no_wrap=True)
     for each in found["nations"]:
         delays = each["delays"]
         late = " overdue" if each["overdue"] else ""
@@ -277,7 +283,6 @@ def _nations_table(found: dict[str, Any]) -> Table:
         table.add_row(
             each["nation"],
             each["state"] + late,
-            each["clock"],
             ",".join(each["via"]) or "direct",
             *("" if cell is None else str(cell) for cell in cells),
         )
