@@ -657,6 +657,15 @@ def test_the_witnesses_of_a_log_are_shown_with_their_troubles(node: Node, demo: 
             {"witness": "a.example", "url": "u", "size": None, "at": None, "trouble": "is [away]"}
         ],
         "logs": [],
+        "unproven": [
+            {
+                "nation": "PL",
+                "origin": "varde.pl/log",
+                "detail": "owes the way from 5 to 9",
+                "at": "then",
+                "checkpoints": [],
+            }
+        ],
         "conflicts": [
             {
                 "nation": "LV",
@@ -677,7 +686,8 @@ def test_the_witnesses_of_a_log_are_shown_with_their_troubles(node: Node, demo: 
         "varde.fi/w",
         "outside",
         "is [away]",
-        "TWO HISTORIES",
+        "UNPROVEN, and not cosigned meanwhile: varde.pl/log: owes the way from 5 to 9",
+        "TWO HISTORIES of varde.lv/log",
     ):
         assert said in done.stdout
     assert json.loads(varde(*words, "--json").stdout) == found
