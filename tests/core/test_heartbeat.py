@@ -8,14 +8,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from support.federation import EE, FI, LV
-from varde.encoding import Json, encode_base64url, sha256_base64url
+from varde.encoding import Json, encode_base64url, format_json, sha256_base64url
 from varde.errors import Malformed
-from varde.exchange import LogWord, format_log_word
+from varde.exchange import MAX_PROVE, MAX_SEEN, Answer, LogWord, format_log_word
 from varde.heartbeat import (
     CHAIN_START,
     MAX_ABOVE,
     MAX_AHEAD,
     MAX_RANGES,
+    MAX_REACHED,
+    MAX_VOID,
     Arrivals,
     Heartbeat,
     Received,
@@ -25,6 +27,8 @@ from varde.heartbeat import (
     format_heartbeat,
     parse_heartbeat,
 )
+from varde.identifiers import Nation
+from varde.signing import MAX_PAYLOAD_BYTES
 
 CHAIN = encode_base64url(bytes(32))
 BODY: dict[str, Json] = {
@@ -58,6 +62,29 @@ def chain(first: int, through: int) -> bytes:
 def test_the_form_is_that_of_the_protocol() -> None:
     assert format_heartbeat(HEARTBEAT) == BODY
     assert parse_heartbeat(BODY) == HEARTBEAT
+
+
+def test_a_heartbeat_that_says_all_it_may_is_no_longer_than_a_document() -> None:
+    note = f"{'n' * 255}\n{10**12}\n{'A' * 44}\n\n— {'n' * 255} {'A' * 92}\n— {'n' * 255} {'A' * 3248}\n"
+    most = Heartbeat(
+        sequence=10**12,
+        sent=Sent(1, 10**12, bytes(32)),
+        received=Received(
+            1, 1, 10**12, tuple((10**11 + 2 * n, 10**11 + 2 * n) for n in range(MAX_RANGES))
+        ),
+        void=tuple(Void(10**12 + n, CHAIN) for n in range(MAX_VOID)),
+        reaches={Nation(f"X{n:07}"): 2 for n in range(MAX_REACHED)},
+        log=LogWord(
+            add=f"old {10**12}\n" + f"{'A' * 44}\n" * 63 + "\n" + note,
+            answer=Answer(409, f"{10**12}\n", note),
+            seen=(note,) * MAX_SEEN,
+            prove=(10**12,) * MAX_PROVE,
+            # A log of 2^40 entries.
+            proofs=tuple((10**12, (bytes(32),) * 41) for _ in range(MAX_PROVE)),
+            heard=10**12,
+        ),
+    )
+    assert len(format_json(format_heartbeat(most))) <= MAX_PAYLOAD_BYTES - 4096
 
 
 @given(

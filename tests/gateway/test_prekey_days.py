@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -388,3 +389,16 @@ async def test_whose_prekeys_are_stale_or_gone_is_said_by_doctor_and_of_ourselve
     assert (await state(nodes[EE], FI))["prekey"] is None
     await suspend(nodes[EE].desk, FI, "away", actor="admin")
     assert [each.text[:2] for each in found()] == ["li"], "nothing is sealed for it anyway"
+
+
+async def test_what_one_replica_has_adopted_of_a_peer_the_other_takes_over(
+    nodes: dict[Nation, Node], clock: Clock
+) -> None:
+    await live_on([*nodes.values()])
+    other = replace(nodes[EE].desk)
+    before = other.peer_prekeys[FI]
+    await days_pass(clock, [*nodes.values()], 1)
+    adopted = nodes[EE].desk.peer_prekeys[FI]
+    assert other.peer_prekeys[FI] == before != adopted
+    await renew_prekeys(other)
+    assert other.peer_prekeys[FI] == adopted

@@ -20,6 +20,7 @@ from varde.document import MAX_SKEW_SECONDS
 from varde.errors import VardeError
 from varde.evidence import Verdict, verify_export
 from varde.identifiers import parse_federation_id
+from varde.order import Fault
 from varde.roster import accept_genesis, accept_next, parse_voted_roster
 
 ARRIVAL_SECONDS = 60.0
@@ -113,6 +114,7 @@ class Invariants:
             found += self._only_what_was_sent(nation)
             found += self._log_only_grows(nation)
             found += self._log_verifies_offline(nation)
+        found += self._nobody_is_accused()
         return [*found, *self._same_roster()]
 
     def forget_history(self, nation: str) -> None:
@@ -387,8 +389,9 @@ class Invariants:
         assert verdict is not None
         self.tally.exports += 1
         self.tally.entries += verdict.entries
-        if not verdict.intact:
-            yield Violation("I5", f"the log of {nation}: {verdict.findings[:3]}")
+        wrong = [each for each in verdict.findings if self._is_wrong(nation, each.fault.value)]
+        if not verdict.intact and wrong:
+            yield Violation("I5", f"the log of {nation}: {wrong[:3]}")
 
     def _log_verifies_offline(self, nation: str) -> Iterator[Violation]:
         """I5, as an auditor does: the export as a file, the command, the key from the roster."""
@@ -399,8 +402,29 @@ class Invariants:
         done = subprocess.run(
             [*command, "--roster", roster], capture_output=True, text=True, check=False
         )
-        if done.returncode != 0:
-            yield Violation("I5", done.stdout.strip() or done.stderr.strip())
+        failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+        wrong = [line for line in failed if self._is_wrong(nation, line.split()[1].strip(","))]
+        if (done.returncode != 0) != bool(failed) or wrong:
+            yield Violation("I5", "\n".join(wrong) or done.stderr.strip() or done.stdout.strip())
+
+    def _is_wrong(self, nation: str, fault: str) -> bool:
+        """A log that was halted goes on without signatures, and the verifiers say so: that is required of it."""
+        return fault != Fault.UNSIGNED_TAIL.value or nation not in self.place.forked
+
+    def _nobody_is_accused(self) -> Iterator[Violation]:
+        """I5: every node believes every log that has one history."""
+        origins = {f"varde.{each.lower()}/log" for each in self.place.forked}
+        for nation in self.federation.nations:
+            deadline = time.monotonic() + NOTICE_SECONDS + NOTICE_MARGIN_SECONDS
+            while accused := self._accused(nation) - origins:
+                if time.monotonic() > deadline:
+                    yield Violation("I5", f"{nation} accuses {', '.join(sorted(accused))}")
+                    break
+                time.sleep(0.5)
+
+    def _accused(self, nation: str) -> set[str]:
+        query = "SELECT origin FROM log_unproven UNION SELECT origin FROM log_conflict"
+        return {origin for (origin,) in self.federation.ask(nation, query)}
 
     def _same_roster(self) -> Iterator[Violation]:
         """I6: one version everywhere, each with the votes of its members."""

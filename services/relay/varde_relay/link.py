@@ -33,7 +33,6 @@ BURST_BYTES: Final = 64 * 1024 * 1024
 The bytes are counted as well: the whole INBOX is in use when many large documents are in it, however few there are.
 """
 
-MAX_PULSE_BYTES: Final = 32 * 1024
 PULSE_PAUSE_SECONDS: Final = 0.2
 """A heartbeat is worth a signature's verification; a peer that floods us with them shall not have our processor."""
 
@@ -146,7 +145,7 @@ class Link:
 
     async def _hear_pulse(self, raw: bytes) -> None:
         now = asyncio.get_running_loop().time()
-        if now < self._next_pulse_at or len(raw) > MAX_PULSE_BYTES:
+        if now < self._next_pulse_at:
             return
         self._next_pulse_at = now + PULSE_PAUSE_SECONDS
         decision = self._judge.judge_document(raw, Lane.URGENT)

@@ -45,8 +45,10 @@ async def renew_prekeys(desk: Desk, *, announce: bool = False) -> None:
     """Make what is missing for today and the two days ahead, announce it, and delete what is too old.
 
     Announced when there is a new prekey, when a member is there to whom the newest was never addressed, and when asked
-    to ``announce``. Without a seat, not yet or not any more, a node only deletes: nobody would take its word.
+    to ``announce``. Without a seat, not yet or not any more, a node only deletes: nobody would take its word. What another
+    replica has adopted of the peers' is taken over.
     """
+    await _take_over(desk)
     async with desk.renewing_prekeys:
         rows = await desk.ledger.read(_own_rows)
         _hold(desk, rows)
@@ -142,6 +144,15 @@ def adopt_peer_prekeys(tx: Transaction, desk: Desk, nation: Nation, prekeys: Pre
         desk.outgoing.wake()
 
     tx.after_commit(adopt)
+
+
+async def _take_over(desk: Desk) -> None:
+    known = desk.peer_prekeys
+    stored = await desk.ledger.read(peer_prekeys)
+    # What was adopted here while this was read is newer than it.
+    if desk.peer_prekeys is known and stored != known:
+        desk.peer_prekeys = stored
+        desk.outgoing.wake()
 
 
 def _hold(desk: Desk, rows: Sequence[AnyRow]) -> None:
