@@ -1,5 +1,8 @@
 """Under what a search finds an audit entry: its subjects, and the nations it speaks of in its actor, subjects and detail.
 
+Digests stand in the entry alone: they fall anywhere, so that an index of them slows every append as the log grows, and
+whatever has a digest has an id as well.
+
 Only the details that this node itself words are read; a reason that a person wrote is never taken apart. What is found in
 an entry must stay what it was: ``log_index`` makes it again for every entry of the log, and a difference is an alarm.
 """
@@ -28,12 +31,14 @@ _NAMING: Final = frozenset(
     }
 )
 LABEL: Final = "nation"
+_DIGESTS: Final = frozenset({"digest", "receipt_digest", "acknowledgement_digest"})
 
 
 def subjects_of(leaf: AuditLeaf) -> tuple[tuple[str, str], ...]:
     """The rows of ``audit_subject``, as label and value, each once."""
     mentions = nations_of(leaf.kind, leaf.actor, leaf.subjects, leaf.detail)
-    return tuple(dict.fromkeys((*leaf.subjects, *((LABEL, each) for each in mentions))))
+    named = (each for each in leaf.subjects if each[0] not in _DIGESTS)
+    return tuple(dict.fromkeys((*named, *((LABEL, each) for each in mentions))))
 
 
 def nations_of(

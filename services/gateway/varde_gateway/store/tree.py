@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from sqlalchemy import Connection, func, select, tuple_
+from sqlalchemy import Connection, and_, func, or_, select
 
 from varde.merkle import HASH_BYTES, Frontier, Place, frontier_nodes
 from varde_gateway.store.tables import audit_leaves_table, audit_nodes_table
@@ -51,14 +51,19 @@ def read_ahead(connection: Connection, act: Callable[[Callable[[Place], bytes]],
     act(note_down)
     leaves, nodes = audit_leaves_table.c, audit_nodes_table.c
     indices = [index for level, index in wanted if level == 0]
-    places = [place for place in wanted if place[0] > 0]
+    places: dict[int, list[int]] = {}
+    for level, index in wanted:
+        if level > 0:
+            places.setdefault(level, []).append(index)
     found: dict[Place, bytes] = {}
     if indices:
         query = select(leaves.index, leaves.hash).where(leaves.index.in_(indices))
         found |= {(0, index): digest for index, digest in connection.execute(query)}
     if places:
         inner = select(nodes.level, nodes.index, nodes.hash)
-        rows = connection.execute(inner.where(tuple_(nodes.level, nodes.index).in_(places)))
+        # By level: SQLite looks through the whole table for pairs in a list.
+        of_each = (and_(nodes.level == level, nodes.index.in_(at)) for level, at in places.items())
+        rows = connection.execute(inner.where(or_(*of_each)))
         found |= {(level, index): digest for level, index, digest in rows}
     return act(found.__getitem__)
 
