@@ -74,7 +74,7 @@ def facts(first: int) -> Iterator[Fact]:
             yield AuditKind.SENT, "operator.ee", [about, ("digest", digest[:43])], others
         elif turn <= 3:
             own = hashlib.sha256(f"receipt {number}".encode()).hexdigest()[:12]
-            receipt = ("receipt", f"019ab3f2-6c1e-7d3b-9b52-{own}")
+            receipt = ("receipt", f"019ab3f3-{number:08x}-7d3b-9b52-{own}"[-36:])
             yield AuditKind.RECEIPTED, nation, [receipt, about], "delivered, 1 of 1 known"
         elif turn == 4:
             yield AuditKind.RECEIVED, nation, [about, ("digest", digest[20:63])], "direct"
