@@ -739,10 +739,10 @@ def test_the_roster_shows_how_each_member_is_heard_and_what_waits_for_it(
         if "│" in line and len(cells := [each.strip() for each in line.split("│")[1:-1]]) == 7
     }
     assert rows["EE"] == ["this node", "", "", "live", ""]
-    assert rows["FI"] == ["cut", "2026-03-01T10:00:00.000Z", "through LV", "live", "17"]
-    assert rows["LV"] == ["live", "2026-03-01T10:00:00.000Z", "direct", "live", "0"]
+    assert rows["FI"] == ["cut", "2026-03-01 10:00:00Z", "through LV", "live", "17"]
+    assert rows["LV"] == ["live", "2026-03-01 10:00:00Z", "direct", "live", "0"]
     assert rows["NO"] == ["silent", "never", "none", "stale", "0"]
-    assert rows["EU"] == ["live, suspended", "2026-03-01T10:00:00.000Z", "", "none", "0"]
+    assert rows["EU"] == ["live, suspended", "2026-03-01 10:00:00Z", "", "none", "0"]
     assert "EU is suspended by EE: A key" in done.stdout
     assert json.loads(varde(*words, "--json").stdout)["members"] == members
 

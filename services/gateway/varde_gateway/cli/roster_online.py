@@ -102,7 +102,10 @@ def show_node(where: Where, *, as_json: bool) -> None:
 
 
 def _show_members(members: list[dict[str, Any]]) -> None:
-    table = Table("nation", "name", "heard", "last heard", "path", "prekey", "waiting")
+    # As wide as a terminal of eighty columns, where names are short.
+    table = Table(
+        "nation", "name", "heard", "last heard", "path", "prekey", "waiting", pad_edge=False
+    )
     for each in members:
         heard = "this node" if each["self"] else str(each["state"])
         seat = f"{each['name']} (observer)" if each["standing"] == "observer" else each["name"]
@@ -110,7 +113,7 @@ def _show_members(members: list[dict[str, Any]]) -> None:
             Text(each["nation"]),
             Text(printable(seat)),
             Text(f"{heard}, suspended" if each["suspended"] else heard),
-            Text("" if each["self"] else each["last_heard_at"] or "never"),
+            Text("" if each["self"] else _to_seconds(each["last_heard_at"]) or "never"),
             Text(_path(each)),
             Text(each["prekey"] or "none"),
             Text("" if each["self"] else str(each["undelivered"])),
@@ -121,6 +124,10 @@ def _show_members(members: list[dict[str, Any]]) -> None:
         for other in each["suspended_by"]:
             said = f"{each['nation']} is suspended by {other['nation']}: {other['reason']}"
             console.print(Text(printable(said)), soft_wrap=True)
+
+
+def _to_seconds(at: str | None) -> str:
+    return "" if at is None else f"{at[:10]} {at[11:19]}Z"
 
 
 def _path(member: dict[str, Any]) -> str:

@@ -72,7 +72,7 @@ def _show_log(console: Console, log: dict[str, Any]) -> None:
 def _show_witnesses(
     console: Console, entries: int, members: list[dict[str, Any]], outside: list[dict[str, Any]]
 ) -> None:
-    table = Table("witness", "of", "cosigned", "behind", "at", "trouble")
+    table = Table("witness", "of", "cosigned", "behind", "at", "trouble", pad_edge=False)
     for each in (*members, *outside):
         size = each["size"]
         table.add_row(
