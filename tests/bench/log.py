@@ -167,7 +167,8 @@ async def appends(small: Node, large: Node, rounds: int) -> dict[str, Any]:
     """The two take turns, the one that begins changes; ratios are of the two halves of one round."""
     measured: dict[str, Any] = {}
     for name, in_flight, count in (
-        ("full load", IN_FLIGHT, 2 * IN_FLIGHT),
+        # Long enough for the write-ahead log to be brought into the database several times in each.
+        ("full load", IN_FLIGHT, 8 * IN_FLIGHT),
         ("one at a time", 1, 50),
     ):
         rates: dict[str, list[float]] = {"small": [], "large": []}
