@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, assert_never
 
-from sqlalchemy import and_, bindparam, case, func, insert, null, select, update
+from sqlalchemy import bindparam, case, func, insert, null, select, update
 
 from varde.acknowledgement import Acknowledgement, parse_acknowledgement
 from varde.auditlog import AuditKind, name_document
@@ -43,7 +43,7 @@ from varde_gateway.flow.send import (
     record_document,
 )
 from varde_gateway.flow.suspensions import record_peer_suspension
-from varde_gateway.store.alerts import rfc3339
+from varde_gateway.store.alerts import document_of_alert, rfc3339
 from varde_gateway.store.tables import (
     acknowledgements_table,
     alerts_table,
@@ -193,10 +193,7 @@ def _record_acknowledgement(
         select(alerts_table.c.sender, alerts_table.c.recipients)
         .join(
             documents_table,
-            and_(
-                documents_table.c.sender == alerts_table.c.sender,
-                documents_table.c.id == alerts_table.c.id,
-            ),
+            document_of_alert(),
         )
         .where(
             alerts_table.c.id == acknowledgement.document,

@@ -3,7 +3,7 @@
 It goes to the sender, and to every recipient where the sender asked for that.
 """
 
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import Connection, select
 
 from varde.acknowledgement import Acknowledgement, Response, format_acknowledgement
 from varde.auditlog import AuditKind, name_document
@@ -17,6 +17,7 @@ from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import Conflict, NotFound
 from varde_gateway.flow.idempotency import Claim, once
 from varde_gateway.flow.send import queue_deliveries, record_document
+from varde_gateway.store.alerts import document_of_alert
 from varde_gateway.store.tables import AnyRow, alerts_table, documents_table
 from varde_gateway.store.transaction import Transaction
 
@@ -95,10 +96,7 @@ def _find(connection: Connection, alert_id: str, sender: Nation | None) -> AnyRo
         )
         .join(
             documents_table,
-            and_(
-                documents_table.c.sender == alerts_table.c.sender,
-                documents_table.c.id == alerts_table.c.id,
-            ),
+            document_of_alert(),
         )
         .where(alerts_table.c.id == alert_id)
         .order_by(alerts_table.c.serial)

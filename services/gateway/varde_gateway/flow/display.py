@@ -1,6 +1,6 @@
 """An officer's screen showed an alert: recorded once, and told to the sender by a signed receipt."""
 
-from sqlalchemy import and_, select, update
+from sqlalchemy import select, update
 
 from varde.auditlog import AuditKind, name_document
 from varde.document import MAX_LIFE_SECONDS
@@ -10,6 +10,7 @@ from varde.signing import Kind
 from varde_gateway.flow.compose import compose
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.send import queue_deliveries, record_document
+from varde_gateway.store.alerts import document_of_alert
 from varde_gateway.store.tables import alerts_table, documents_table
 from varde_gateway.store.transaction import Transaction
 
@@ -23,10 +24,7 @@ async def note_displayed(desk: Desk, sender: Nation, alert_id: str, officer: str
             select(documents_table.c.digest)
             .join(
                 alerts_table,
-                and_(
-                    documents_table.c.sender == alerts_table.c.sender,
-                    documents_table.c.id == alerts_table.c.id,
-                ),
+                document_of_alert(),
             )
             .where(
                 alerts_table.c.sender == sender,

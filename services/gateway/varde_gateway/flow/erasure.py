@@ -12,14 +12,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, insert, select, update
+from sqlalchemy import Connection, and_, case, delete, insert, select, update
 
 from varde.auditlog import AuditKind
 from varde.encoding import Json, JsonObject
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import Conflict, NotFound
 from varde_gateway.flow.notify import without_content
-from varde_gateway.store.alerts import rfc3339
+from varde_gateway.store.alerts import document_of_alert, rfc3339
 from varde_gateway.store.tables import (
     AnyRow,
     acknowledgements_table,
@@ -240,14 +240,6 @@ def _answers(connection: Connection, alert: AnyRow) -> list[_Answer]:
         )
     )
     return [_Answer(row.nation, row.id) for row in rows]
-
-
-def document_of_alert() -> ColumnElement[bool]:
-    """Joins an alert with its signed document."""
-    return and_(
-        documents_table.c.sender == alerts_table.c.sender,
-        documents_table.c.id == alerts_table.c.id,
-    )
 
 
 def find_alert(connection: Connection, alert_id: str, sender: str | None) -> AnyRow | None:

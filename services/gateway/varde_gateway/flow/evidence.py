@@ -39,6 +39,7 @@ from varde_gateway.flow.log_export import roster_reader
 from varde_gateway.flow.review import Viewer, check_clearance
 from varde_gateway.flow.trail import checkpoint
 from varde_gateway.flow.witness_report import cosigned_note, witness_names
+from varde_gateway.store.alerts import document_of_alert
 from varde_gateway.store.review import withheld_among
 from varde_gateway.store.tables import (
     AnyRow,
@@ -174,10 +175,7 @@ def _successors(connection: Connection, alert: AnyRow) -> list[AnyRow]:
         )
         .join(
             documents_table,
-            and_(
-                documents_table.c.sender == alerts_table.c.sender,
-                documents_table.c.id == alerts_table.c.id,
-            ),
+            document_of_alert(),
         )
         .where(
             alerts_table.c.sender == alert.sender,

@@ -14,7 +14,6 @@ from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.erasure import (
     ERASED,
     check_arrived,
-    document_of_alert,
     erase_content,
     erase_documents,
     find_alert,
@@ -22,6 +21,7 @@ from varde_gateway.flow.erasure import (
 )
 from varde_gateway.flow.faults import Conflict
 from varde_gateway.flow.worker import repeat
+from varde_gateway.store.alerts import document_of_alert
 from varde_gateway.store.tables import (
     AnyRow,
     acknowledgements_table,

@@ -21,7 +21,7 @@ from varde.signing import parse_signed
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import NotFound
 from varde_gateway.flow.review import Viewer, check_clearance, record_look
-from varde_gateway.store.alerts import rfc3339
+from varde_gateway.store.alerts import document_of_alert, rfc3339
 from varde_gateway.store.review import withheld_among
 from varde_gateway.store.tables import (
     AnyRow,
@@ -59,8 +59,7 @@ def _read(
         select(alerts_table, documents_table.c.issued_at, documents_table.c.via)
         .join(
             documents_table,
-            (documents_table.c.sender == alerts_table.c.sender)
-            & (documents_table.c.id == alerts_table.c.id),
+            document_of_alert(),
         )
         .where(alerts_table.c.id == alert_id)
         .order_by(alerts_table.c.serial)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, and_, select
 
 from varde.encoding import Json, JsonObject
 from varde_gateway.store.attachments import describe_attachments
@@ -16,7 +16,16 @@ from varde_gateway.store.tables import (
     acknowledgements_table,
     alerts_table,
     deliveries_table,
+    documents_table,
 )
+
+
+def document_of_alert() -> ColumnElement[bool]:
+    """Joins an alert with its signed document."""
+    return and_(
+        documents_table.c.sender == alerts_table.c.sender,
+        documents_table.c.id == alerts_table.c.id,
+    )
 
 
 def find_alert(
