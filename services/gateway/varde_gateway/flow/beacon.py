@@ -35,6 +35,9 @@ PATIENCE_MS: Final = {Lane.URGENT: 3_000, Lane.ROUTINE: 30_000}
 AGAIN_AFTER_MS: Final = 5_000
 MAX_TURNS: Final = 60
 PASSED_OVER: Final = 20
+FEW: Final = 8
+"""How many deliveries to a recipient whose receipts come straight one round re-routes, the oldest of them."""
+
 MAX_REROUTED: Final = 64
 """How many deliveries one round re-routes, of each recipient in turn: a long backlog shall not be sent twice at once."""
 
@@ -66,7 +69,18 @@ async def reroute(desk: Desk, broker: Broker) -> None:
     }
     if not reachable:
         return
-    stuck = open_deliveries(desk.nation, *_stuck(desk, reachable, now), most=MAX_REROUTED)
+    answering = [
+        peer
+        for peer in reachable
+        if ticks - desk.links.of(peer, ticks).answered_at < PATIENCE_MS[Lane.URGENT]
+    ]
+    stuck = open_deliveries(
+        desk.nation,
+        *_stuck(desk, reachable, now),
+        most=MAX_REROUTED,
+        few_of=answering,
+        few=FEW,
+    )
     late = await desk.ledger.read(lambda connection: connection.execute(stuck).all())
     if not late:
         return
@@ -148,11 +162,16 @@ def _does_not_come(
     return or_(
         # Sent again since the recipient may have lost it: a peer that says so all the time must not fill all links.
         and_(row.delivered_at.is_not(None), row.recipient.in_(away)),
-        # Where receipts come over the direct link, a delivery that waits is behind others; sending all of them around as
-        # well would make the backlog longer. One that is passed over again and again goes around all the same.
+        # Where receipts come over the direct link, a delivery that waits is behind others, and sending all of them around as
+        # well would make the backlog longer. Or it was lost on a connection that broke, and the receipts are of others: so a
+        # few of the urgent ones go around all the same, and of the routine ones those that are passed over again and again.
         and_(
             row.delivered_at.is_(None),
-            or_(row.recipient.in_(quiet), row.queued_at <= now - PASSED_OVER * patience),
+            or_(
+                row.recipient.in_(quiet),
+                row.lane == Lane.URGENT.value,
+                row.queued_at <= now - PASSED_OVER * patience,
+            ),
         ),
     )
 

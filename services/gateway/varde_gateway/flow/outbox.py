@@ -6,7 +6,7 @@ without a live prekey waits visibly and goes when the prekeys arrive.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -254,11 +254,17 @@ def _announce_sent(tx: Transaction, outcomes: Sequence[Outcome]) -> None:
             tx.event("delivery", {"id": document, "to": recipient, "state": "sent"})
 
 
-def open_deliveries(own: Nation, *conditions: ColumnElement[bool], most: int) -> Select[Any]:
+def open_deliveries(
+    own: Nation,
+    *conditions: ColumnElement[bool],
+    most: int,
+    few_of: Collection[Nation] = (),
+    few: int = 0,
+) -> Select[Any]:
     """The first ``most`` of our own open deliveries with what ``job_of`` needs of their documents.
 
     Each recipient has its turn, so that one for which thousands wait does not keep out the others; of each the urgent
-    before the routine, oldest first.
+    before the routine, oldest first. Of each recipient in ``few_of`` no more than ``few``.
     """
     row = deliveries_table.c
     urgent_first = case((row.lane == Lane.URGENT.value, 0), else_=1)
@@ -266,11 +272,19 @@ def open_deliveries(own: Nation, *conditions: ColumnElement[bool], most: int) ->
     turn = func.row_number().over(partition_by=row.recipient, order_by=oldest).label("turn")
     its_document = and_(documents_table.c.sender == own, documents_table.c.id == row.document_id)
     # Only what is ordered by: whole rows of fifty thousand would be sorted ten times as long.
-    first = (
-        select(row.document_id, row.recipient, turn)
+    ranked = (
+        select(
+            row.document_id, row.recipient, urgent_first.label("lane_order"), row.queued_at, turn
+        )
         .join(documents_table, its_document)
         .where(row.open, *conditions)
-        .order_by(turn, *oldest)
+        .subquery()
+    )
+    share = case((ranked.c.recipient.in_(few_of), few), else_=most)
+    first = (
+        select(ranked.c.document_id, ranked.c.recipient, ranked.c.turn)
+        .where(ranked.c.turn <= share)
+        .order_by(ranked.c.turn, ranked.c.lane_order, ranked.c.queued_at, ranked.c.document_id)
         .limit(most)
         .subquery()
     )
