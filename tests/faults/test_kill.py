@@ -4,12 +4,14 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 
 from support.alerts import headlined_alert, sample_alert
 from support.running import Federation, Person, running_federation, wait_for
+from support.tampering import tamper
 
 pytestmark = pytest.mark.processes
 ALERTS_PER_ROUND = 30
@@ -106,3 +108,24 @@ def test_a_federation_started_again_on_the_same_directory_goes_on_where_it_was(
             lambda: running.person("FI", "auditor").alert(alert_id), 15, "the alert is at FI"
         )
         assert received["id"] == alert_id
+
+
+def test_a_node_tells_after_a_start_that_somebody_hid_an_alert_from_searches_of_its_log(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    directory = tmp_path_factory.mktemp("hidden") / "demo"
+    with running_federation(directory, ["EE", "FI"]) as running:
+        answer = running.person("EE", "operator").post(
+            "/v1/alerts", json={"to": ["FI"], "tlp": "GREEN", "alert": sample_alert()}
+        )
+        alert_id = answer.json()["id"]
+    tamper(directory / "nations" / "EE" / "varde.db", f"DELETE FROM audit_subject WHERE value = '{alert_id}'")
+    with running_federation(directory, ["EE", "FI"]) as running:
+        auditor = running.person("EE", "auditor")
+
+        def told() -> list[Any]:
+            query = {"kind": "log_index_changed"}
+            return list(auditor.get("/v1/audit/entries", params=query).json()["items"])
+
+        entries = wait_for(told, 15, "an entry says that the index of the log was changed")
+        assert all("searches do not find it" in each["detail"] for each in entries), entries
