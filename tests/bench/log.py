@@ -42,9 +42,9 @@ from varde.auditlog import AuditKind
 from varde.bulletin import Tlp
 from varde.checkpoint import WitnessSigner, open_checkpoint
 from varde.note import format_signature
-from varde_gateway.flow.log_export import export_lines
-from varde_gateway.flow.review import Viewer, begin_export
-from varde_gateway.flow.trail import checkpoint, inclusion
+from varde_gateway.flow.log.trail import checkpoint, inclusion
+from varde_gateway.flow.review.log_export import export_lines
+from varde_gateway.flow.review.review import Viewer, begin_export
 from varde_gateway.store.review import EntryFilter, Order
 from varde_gateway.store.tables import audit_leaves_table, cosignatures_table
 from varde_gateway.store.transaction import Transaction

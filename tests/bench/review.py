@@ -24,9 +24,9 @@ from support.federation import EE, federation
 from support.nodes import Clock, Node, running_node
 from varde.auditlog import AuditKind
 from varde.bulletin import Tlp
-from varde_gateway.flow.log_export import export_lines
-from varde_gateway.flow.review import Viewer, begin_export, search
-from varde_gateway.flow.statistics import statistics
+from varde_gateway.flow.review.log_export import export_lines
+from varde_gateway.flow.review.review import Viewer, begin_export, search
+from varde_gateway.flow.review.statistics import statistics
 from varde_gateway.store.review import EntryFilter, Order
 from varde_gateway.store.tables import audit_leaves_table
 from varde_gateway.store.transaction import Transaction

@@ -119,7 +119,10 @@ def test_a_node_tells_after_a_start_that_somebody_hid_an_alert_from_searches_of_
             "/v1/alerts", json={"to": ["FI"], "tlp": "GREEN", "alert": sample_alert()}
         )
         alert_id = answer.json()["id"]
-    tamper(directory / "nations" / "EE" / "varde.db", f"DELETE FROM audit_subject WHERE value = '{alert_id}'")
+    tamper(
+        directory / "nations" / "EE" / "varde.db",
+        f"DELETE FROM audit_subject WHERE value = '{alert_id}'",
+    )
     with running_federation(directory, ["EE", "FI"]) as running:
         auditor = running.person("EE", "auditor")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from support.desks import Office
-from varde_gateway.flow.users import Role
+from varde_gateway.flow.people.users import Role
 from varde_gateway.web.access import ACCESS, PUBLIC
 
 VALUES = {

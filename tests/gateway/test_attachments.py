@@ -21,7 +21,7 @@ from varde.bulletin import Tlp, parse_bulletin
 from varde.document import parse_document
 from varde.encoding import decode_base64url
 from varde.identifiers import DocumentId, Nation
-from varde_gateway.flow.attach import (
+from varde_gateway.flow.attachments.attach import (
     RESERVED_BYTES,
     NewFile,
     describe_upload,
@@ -29,7 +29,16 @@ from varde_gateway.flow.attach import (
     read_file,
     store_upload,
 )
-from varde_gateway.flow.attachments import LONGEST_RETRY_SECONDS, Window, fetch_due
+from varde_gateway.flow.attachments.fetch import LONGEST_RETRY_SECONDS, Window, fetch_due
+from varde_gateway.flow.attachments.offer import (
+    FORGET_SECONDS,
+    GRACE_SECONDS,
+    LOOK_AGAIN_SECONDS,
+    UNNAMED_KEPT_SECONDS,
+    forget_files,
+    let_alerts_pass,
+    offer_due,
+)
 from varde_gateway.flow.faults import (
     Conflict,
     Forbidden,
@@ -39,18 +48,9 @@ from varde_gateway.flow.faults import (
     TooLarge,
     Unavailable,
 )
-from varde_gateway.flow.offer import (
-    FORGET_SECONDS,
-    GRACE_SECONDS,
-    LOOK_AGAIN_SECONDS,
-    UNNAMED_KEPT_SECONDS,
-    forget_files,
-    let_alerts_pass,
-    offer_due,
-)
-from varde_gateway.flow.review import Viewer
+from varde_gateway.flow.log.trail import list_entries
+from varde_gateway.flow.review.review import Viewer
 from varde_gateway.flow.send import Order, send_alert
-from varde_gateway.flow.trail import list_entries
 from varde_gateway.store.alerts import find_alert
 from varde_gateway.store.attachment_files import AttachmentFiles
 from varde_gateway.store.tables import attachments_table, documents_table

@@ -22,7 +22,7 @@ from varde.receipt import Receipt, Receipted, Stage, format_receipt
 from varde.sealing import seal
 from varde.signing import Kind
 from varde_gateway.flow.compose import Composed, compose_now
-from varde_gateway.flow.refusals import MAX_WAITING, ONE_BY_ONE
+from varde_gateway.flow.memory.refusals import MAX_WAITING, ONE_BY_ONE
 from varde_gateway.store.tables import audit_leaves_table, peer_prekeys_table
 
 pytestmark = pytest.mark.asyncio

@@ -16,7 +16,7 @@ from varde.transit import Transit
 from varde_gateway.flow.acknowledge import acknowledge
 from varde_gateway.flow.beacon import FEW, MAX_REROUTED, reroute
 from varde_gateway.flow.display import note_displayed
-from varde_gateway.flow.links import LinkState
+from varde_gateway.flow.memory.links import LinkState
 from varde_gateway.store.tables import deliveries_table, documents_table
 
 pytestmark = pytest.mark.asyncio

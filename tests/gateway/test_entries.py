@@ -11,9 +11,9 @@ from support.nodes import Clock, running_node
 from varde.auditlog import AuditKind
 from varde.errors import Reason
 from varde.opening import Rejection
-from varde_gateway.flow.refusals import record_refusal
-from varde_gateway.flow.settings_log import note_settings
-from varde_gateway.flow.trail import list_entries
+from varde_gateway.flow.log.settings_log import note_settings
+from varde_gateway.flow.log.trail import list_entries
+from varde_gateway.flow.memory.refusals import record_refusal
 from varde_gateway.store.transaction import MAX_TEXT, Event
 
 pytestmark = pytest.mark.asyncio

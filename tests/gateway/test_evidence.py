@@ -29,13 +29,13 @@ from varde.identifiers import Nation
 from varde.signing import Kind, parse_signed, sign
 from varde_gateway.flow.acknowledge import acknowledge
 from varde_gateway.flow.display import note_displayed
-from varde_gateway.flow.erasure import erase_alert
-from varde_gateway.flow.evidence import evidence_lines, gather_evidence
 from varde_gateway.flow.faults import Conflict, Forbidden, NotFound
 from varde_gateway.flow.lifecycle import cancel_alert
-from varde_gateway.flow.log_export import export_lines, log_lines
-from varde_gateway.flow.retention import erase_expired
-from varde_gateway.flow.review import Viewer
+from varde_gateway.flow.review.erasure import erase_alert
+from varde_gateway.flow.review.evidence import evidence_lines, gather_evidence
+from varde_gateway.flow.review.log_export import export_lines, log_lines
+from varde_gateway.flow.review.retention import erase_expired
+from varde_gateway.flow.review.review import Viewer
 from varde_gateway.store.tables import (
     acknowledgements_table,
     checkpoints_table,

@@ -20,9 +20,9 @@ from varde_gateway.flow.display import note_displayed
 from varde_gateway.flow.faults import Conflict, Invalid, NotFound
 from varde_gateway.flow.idempotency import Claim
 from varde_gateway.flow.lifecycle import cancel_alert, update_alert
+from varde_gateway.flow.log.trail import list_entries
 from varde_gateway.flow.overdue import notice_overdue
 from varde_gateway.flow.send import Order, send_alert
-from varde_gateway.flow.trail import list_entries
 from varde_gateway.store.alerts import list_alerts
 from varde_gateway.store.tables import deliveries_table
 

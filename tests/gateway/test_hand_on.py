@@ -13,16 +13,16 @@ from support.sending import audit_details, seen, send
 from varde.encoding import encode_base64url
 from varde.identifiers import Lane, Nation
 from varde.transit import Transit
-from varde_gateway.flow.budgets import (
+from varde_gateway.flow.hand_on import MAX_WAITING
+from varde_gateway.flow.memory.budgets import (
     BURST_SECONDS,
     BYTES_PER_SECOND,
     DOCUMENTS_PER_SECOND,
     Budgets,
 )
-from varde_gateway.flow.hand_on import MAX_WAITING
-from varde_gateway.flow.links import LATE_MS, SILENT_MS
+from varde_gateway.flow.memory.links import LATE_MS, SILENT_MS
+from varde_gateway.flow.memory.refusals import MAX_WAITING as MAX_PATIENCE
 from varde_gateway.flow.ports import BrokerError, BrokerFull, Held, Outbound
-from varde_gateway.flow.refusals import MAX_WAITING as MAX_PATIENCE
 
 pytestmark = pytest.mark.asyncio
 COAST = federation(EE, FI, LV, LT, NO)

@@ -18,12 +18,12 @@ from varde.signing import Kind
 from varde_gateway.flow.beacon import reroute
 from varde_gateway.flow.compose import compose_now
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.federation import describe_federation
 from varde_gateway.flow.heartbeats import hear
-from varde_gateway.flow.links import Links, LinkState
+from varde_gateway.flow.log.trail import list_entries
+from varde_gateway.flow.memory.links import Links, LinkState
+from varde_gateway.flow.memory.refusals import ONE_BY_ONE
 from varde_gateway.flow.numbers import SENT_AGAIN_AT_ONCE
-from varde_gateway.flow.refusals import ONE_BY_ONE
-from varde_gateway.flow.trail import list_entries
+from varde_gateway.flow.roster.federation import describe_federation
 from varde_gateway.store.numbering import load_arrivals
 from varde_gateway.store.tables import (
     arrivals_table,

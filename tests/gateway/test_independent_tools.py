@@ -25,7 +25,7 @@ from support.nodes import Clock, Node, exchange_heartbeats, grow_log, running_no
 from varde.checkpoint import LogKey, open_checkpoint
 from varde.errors import Untrusted
 from varde.note import format_vkey, parse_vkey
-from varde_gateway.flow.trail import checkpoint
+from varde_gateway.flow.log.trail import checkpoint
 from varde_gateway.web.factory import end_streams
 
 pytestmark = pytest.mark.asyncio

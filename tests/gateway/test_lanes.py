@@ -8,7 +8,7 @@ from support.federation import FI, a_document_id
 from varde.identifiers import Lane
 from varde.signing import Kind
 from varde_gateway.flow.inbox import BATCH, UrgentFirst
-from varde_gateway.flow.outgoing import MAX_HELD, Job, Outgoing
+from varde_gateway.flow.memory.outgoing import MAX_HELD, Job, Outgoing
 
 pytestmark = pytest.mark.asyncio
 BACKLOG = 10_000

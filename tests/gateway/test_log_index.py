@@ -22,9 +22,9 @@ from varde.bulletin import Tlp
 from varde.evidence import Verdict, verify_export
 from varde_gateway.cli.database_checks import MAX_NAMED, check_index
 from varde_gateway.cli.finding import Finding, Level
-from varde_gateway.flow.index_check import MAX_TOLD
-from varde_gateway.flow.index_check import check_index as raise_alarms
-from varde_gateway.flow.log_export import export_lines
+from varde_gateway.flow.log.index_check import MAX_TOLD
+from varde_gateway.flow.log.index_check import check_index as raise_alarms
+from varde_gateway.flow.review.log_export import export_lines
 from varde_gateway.store.database import open_database
 from varde_gateway.store.log_index import IndexFault, checks, find_strays
 from varde_gateway.store.review import EntryFilter, Order, Place, find_entries

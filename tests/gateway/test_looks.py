@@ -11,8 +11,8 @@ from sqlalchemy import text
 from support.alerts import sample_alert
 from support.desks import Office
 from varde.encoding import sha256_base64url
-from varde_gateway.flow.trail import checkpoint
-from varde_gateway.flow.users import Role
+from varde_gateway.flow.log.trail import checkpoint
+from varde_gateway.flow.people.users import Role
 from varde_gateway.web.access import ACCESS, PUBLIC, SELF_RECORDED
 
 pytestmark = pytest.mark.asyncio

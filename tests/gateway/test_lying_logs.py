@@ -27,10 +27,10 @@ from varde.identifiers import Nation
 from varde.note import parse_note
 from varde_gateway.cli.finding import Level
 from varde_gateway.cli.log_checks import check_logs
-from varde_gateway.flow.history import halt
-from varde_gateway.flow.log_talk import Logs
-from varde_gateway.flow.trail import check_stored_log, checkpoint
-from varde_gateway.flow.witness_report import describe_witnesses
+from varde_gateway.flow.log.history import halt
+from varde_gateway.flow.log.trail import check_stored_log, checkpoint
+from varde_gateway.flow.log.witness_report import describe_witnesses
+from varde_gateway.flow.memory.log_talk import Logs
 from varde_gateway.store.database import open_database
 from varde_gateway.store.tables import audit_leaves_table, witnessed_table
 from varde_gateway.store.tree import log_size

@@ -30,7 +30,7 @@ from support.nodes import Clock
 from varde.checkpoint import format_consistency
 from varde.encoding import decode_base64url
 from varde.roster import sign_vote
-from varde_gateway.flow.users import NewUser, Role, create_users
+from varde_gateway.flow.people.users import NewUser, Role, create_users
 from varde_gateway.web.access import ACCESS, PUBLIC
 from varde_gateway.web.factory import end_streams
 

@@ -10,8 +10,8 @@ from support.federation import EE, FI, LV, federation
 from support.nodes import Clock, MemoryBroker, Node, running_nodes
 from support.sending import delivery, pile_up, send
 from varde.identifiers import Lane, Nation
+from varde_gateway.flow.memory.outgoing import MAX_HELD
 from varde_gateway.flow.outbox import MAX_DUE, publish, sweep
-from varde_gateway.flow.outgoing import MAX_HELD
 from varde_gateway.flow.ports import BrokerError, Outbound
 
 pytestmark = pytest.mark.asyncio

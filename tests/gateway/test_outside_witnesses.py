@@ -15,11 +15,11 @@ from support.witnesses import OutsideWitness, serving
 from varde.auditlog import AuditKind
 from varde.checkpoint import LogKey, cosigned_at, open_checkpoint
 from varde.evidence import Verdict, verify_export
-from varde_gateway.flow.log_export import export_lines
-from varde_gateway.flow.log_talk import OutsideTalk
-from varde_gateway.flow.outside_witnesses import ask_outside
-from varde_gateway.flow.trail import checkpoint
-from varde_gateway.flow.witness_report import cosigned_note, witnessed_checkpoint
+from varde_gateway.flow.log.outside_witnesses import ask_outside
+from varde_gateway.flow.log.trail import checkpoint
+from varde_gateway.flow.log.witness_report import cosigned_note, witnessed_checkpoint
+from varde_gateway.flow.memory.log_talk import OutsideTalk
+from varde_gateway.flow.review.log_export import export_lines
 from varde_gateway.store.tables import cosignatures_table
 from varde_gateway.store.tree import log_size
 from varde_gateway.witness_client import WitnessClient

@@ -34,12 +34,12 @@ from varde_gateway.cli.database_checks import check_peer_prekeys
 from varde_gateway.cli.finding import Finding, Level
 from varde_gateway.flow.acknowledge import acknowledge
 from varde_gateway.flow.desk import Policy
-from varde_gateway.flow.federation import describe_federation, peers_without_prekeys
+from varde_gateway.flow.log.trail import list_entries
 from varde_gateway.flow.outbox import NO_LIVE_PREKEY
-from varde_gateway.flow.prekeys import renew_prekeys
-from varde_gateway.flow.suspensions import suspend
-from varde_gateway.flow.trail import list_entries
-from varde_gateway.flow.voting import put_forward
+from varde_gateway.flow.roster.federation import describe_federation, peers_without_prekeys
+from varde_gateway.flow.roster.prekeys import renew_prekeys
+from varde_gateway.flow.roster.suspensions import suspend
+from varde_gateway.flow.roster.voting import put_forward
 from varde_gateway.store.tables import deliveries_table, own_prekeys_table
 
 pytestmark = pytest.mark.asyncio

@@ -17,11 +17,11 @@ from support.federation import EE, FI, federation
 from support.nodes import Clock, Node, running_nodes, settle
 from varde.encoding import encode_base64url, sha256_base64url
 from varde.evidence import Verdict, verify_export
-from varde_gateway.flow.log_export import export_lines
+from varde_gateway.flow.log.trail import check_stored_log, checkpoint
 from varde_gateway.flow.notify import EventFeed
-from varde_gateway.flow.retention import erase_expired
-from varde_gateway.flow.trail import check_stored_log, checkpoint
-from varde_gateway.flow.users import NewUser, Role, create_users
+from varde_gateway.flow.people.users import NewUser, Role, create_users
+from varde_gateway.flow.review.log_export import export_lines
+from varde_gateway.flow.review.retention import erase_expired
 from varde_gateway.store.tables import (
     alert_attachments_table,
     attachments_table,

@@ -38,14 +38,14 @@ from varde.identifiers import Nation
 from varde.order import Fault
 from varde_gateway.flow.acknowledge import acknowledge
 from varde_gateway.flow.beacon import reroute
-from varde_gateway.flow.cosignatures import Cosignature, keep_cosignature
 from varde_gateway.flow.display import note_displayed
-from varde_gateway.flow.log_export import export_lines
+from varde_gateway.flow.log.cosignatures import Cosignature, keep_cosignature
+from varde_gateway.flow.log.trail import checkpoint
 from varde_gateway.flow.overdue import notice_overdue
-from varde_gateway.flow.review import CSV_COLUMNS, format_csv
-from varde_gateway.flow.statistics import OTHER, reasons_in
-from varde_gateway.flow.trail import checkpoint
-from varde_gateway.flow.users import Role, note_ended_access
+from varde_gateway.flow.people.users import Role, note_ended_access
+from varde_gateway.flow.review.log_export import export_lines
+from varde_gateway.flow.review.review import CSV_COLUMNS, format_csv
+from varde_gateway.flow.review.statistics import OTHER, reasons_in
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.mentions import nations_of
 from varde_gateway.store.review import Bounds, Order, allowed_markings, stretches

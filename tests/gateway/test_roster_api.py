@@ -20,7 +20,7 @@ from varde.roster import (
     parse_voted_roster,
     sign_vote,
 )
-from varde_gateway.flow.roster_changes import record_ballot, record_proposal
+from varde_gateway.flow.roster.changes import record_ballot, record_proposal
 from varde_gateway.store.transaction import Transaction
 
 pytestmark = pytest.mark.asyncio

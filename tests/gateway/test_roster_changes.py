@@ -60,16 +60,16 @@ from varde.roster import (
     parse_voted_roster,
 )
 from varde.signing import Kind
-from varde_gateway.flow.ballot_box import MAX_PROPOSALS, MAX_VOTES, read_proposal
 from varde_gateway.flow.compose import compose
 from varde_gateway.flow.desk import HeldKeys
 from varde_gateway.flow.faults import Conflict, Invalid, NotFound
-from varde_gateway.flow.prekeys import renew_prekeys
-from varde_gateway.flow.roster_changes import settle_fork, unsettled_forks
-from varde_gateway.flow.rosters import load_trust, rosters_after, rosters_for_relay
-from varde_gateway.flow.suspensions import restore, suspend
-from varde_gateway.flow.trust_followers import TrustFollower, bring_up_to_date
-from varde_gateway.flow.voting import (
+from varde_gateway.flow.roster.ballot_box import MAX_PROPOSALS, MAX_VOTES, read_proposal
+from varde_gateway.flow.roster.changes import settle_fork, unsettled_forks
+from varde_gateway.flow.roster.prekeys import renew_prekeys
+from varde_gateway.flow.roster.suspensions import restore, suspend
+from varde_gateway.flow.roster.trust import load_trust, rosters_after, rosters_for_relay
+from varde_gateway.flow.roster.trust_followers import TrustFollower, bring_up_to_date
+from varde_gateway.flow.roster.voting import (
     bring_vote,
     cast_vote,
     proposal_file,

@@ -16,13 +16,13 @@ from varde.proposal import Addition, Ballot, Removal, Renewal, format_ballot
 from varde.roster import threshold
 from varde.signing import Kind
 from varde_gateway.flow.faults import Invalid
-from varde_gateway.flow.federation import describe_federation
-from varde_gateway.flow.voting import bring_vote
-from varde_gateway.flow.witness_report import (
+from varde_gateway.flow.log.witness_report import (
     describe_witnesses,
     witnessed_checkpoint,
     witnessed_size,
 )
+from varde_gateway.flow.roster.federation import describe_federation
+from varde_gateway.flow.roster.voting import bring_vote
 from varde_gateway.store.tables import cosignatures_table
 
 pytestmark = pytest.mark.asyncio

@@ -10,7 +10,7 @@ import pytest
 from support.alerts import sample_alert
 from support.desks import Limits, Office, running_office
 from varde_gateway.flow.faults import Invalid
-from varde_gateway.flow.sensors import parse_secret
+from varde_gateway.flow.people.sensors import parse_secret
 from varde_gateway.store.sensors import (
     POSTS_KEPT_MILLISECONDS,
     find_post,

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from support.desks import PASSWORD, TOKEN_KEY, Office
 from support.federation import seed
 from varde.errors import Malformed
-from varde_gateway.flow.bootstrap import take_bootstrap
-from varde_gateway.flow.users import NewUser, Role, create_users
+from varde_gateway.flow.people.bootstrap import take_bootstrap
+from varde_gateway.flow.people.users import NewUser, Role, create_users
 
 pytestmark = pytest.mark.asyncio
 

@@ -12,10 +12,10 @@ from support.federation import EE, federation
 from support.nodes import Clock, Node, running_node
 from varde.auditlog import AuditKind
 from varde.subjects import BROKER_RESTARTED
+from varde_gateway.flow.log.trail import list_entries
+from varde_gateway.flow.memory.storing import STUCK_AFTER_MS, Storing
 from varde_gateway.flow.ports import BrokerUnavailable
 from varde_gateway.flow.store_watch import RELAY_SILENT, look
-from varde_gateway.flow.storing import STUCK_AFTER_MS, Storing
-from varde_gateway.flow.trail import list_entries
 
 STREAMS = ("BLOBS", "INBOX", "OUTBOX")
 

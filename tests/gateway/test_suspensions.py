@@ -27,17 +27,17 @@ from varde.signing import Kind
 from varde_gateway.flow.compose import compose
 from varde_gateway.flow.draft import parse_recipients
 from varde_gateway.flow.faults import Conflict, Invalid, InvalidAt, NotFound
-from varde_gateway.flow.federation import describe_federation
-from varde_gateway.flow.rosters import load_trust, rosters_for_relay
-from varde_gateway.flow.send import Order, queue_deliveries, record_document, send_alert
-from varde_gateway.flow.suspensions import (
+from varde_gateway.flow.log.trail import list_entries
+from varde_gateway.flow.roster.federation import describe_federation
+from varde_gateway.flow.roster.suspensions import (
     own_suspensions,
     peer_suspensions,
     record_peer_suspension,
     restore,
     suspend,
 )
-from varde_gateway.flow.trail import list_entries
+from varde_gateway.flow.roster.trust import load_trust, rosters_for_relay
+from varde_gateway.flow.send import Order, queue_deliveries, record_document, send_alert
 from varde_gateway.store.alerts import find_alert
 from varde_gateway.store.tables import deliveries_table, events_table
 

@@ -19,9 +19,9 @@ from support.tampering import tamper
 from varde.auditlog import AuditKind
 from varde.evidence import Verdict, verify_export
 from varde.order import Fault
-from varde_gateway.flow.history import HistoryLost
-from varde_gateway.flow.log_export import LogOwner, stored_lines
-from varde_gateway.flow.trail import check_stored_log, checkpoint, inclusion
+from varde_gateway.flow.log.history import HistoryLost
+from varde_gateway.flow.log.trail import check_stored_log, checkpoint, inclusion
+from varde_gateway.flow.review.log_export import LogOwner, stored_lines
 
 FIRST = "(SELECT min(size) FROM audit_checkpoint)"
 LAST = "(SELECT max(size) FROM audit_checkpoint)"

@@ -14,15 +14,15 @@ from varde.encoding import decode_base64url
 from varde.evidence import Verdict, verify_export
 from varde.order import Fault
 from varde_gateway.flow.faults import Invalid, NotFound
-from varde_gateway.flow.history import HistoryLost
-from varde_gateway.flow.log_export import export_lines
-from varde_gateway.flow.trail import (
+from varde_gateway.flow.log.history import HistoryLost
+from varde_gateway.flow.log.trail import (
     check_stored_log,
     checkpoint,
     consistency,
     inclusion,
     list_entries,
 )
+from varde_gateway.flow.review.log_export import export_lines
 from varde_gateway.store.tree import log_size
 
 pytestmark = pytest.mark.asyncio

@@ -27,14 +27,14 @@ from varde.evidence import Verdict, verify_export
 from varde.exchange import MAX_PROVE, Answer, LogWord
 from varde.identifiers import Nation
 from varde.note import NoteSignature, format_signature, parse_note, parse_vkey
-from varde_gateway.flow.fork_evidence import MAX_CONFLICTS
-from varde_gateway.flow.forks import MAX_CLAIMS_OF_ONE, claim_of
-from varde_gateway.flow.history import halt
-from varde_gateway.flow.log_export import export_lines
-from varde_gateway.flow.log_talk import Claim, Logs, Shown
-from varde_gateway.flow.trail import check_stored_log, checkpoint
-from varde_gateway.flow.witness_report import witnessed_checkpoint
-from varde_gateway.flow.witnessing import listen, note_spoken, speak
+from varde_gateway.flow.log.fork_evidence import MAX_CONFLICTS
+from varde_gateway.flow.log.forks import MAX_CLAIMS_OF_ONE, claim_of
+from varde_gateway.flow.log.history import halt
+from varde_gateway.flow.log.trail import check_stored_log, checkpoint
+from varde_gateway.flow.log.witness_report import witnessed_checkpoint
+from varde_gateway.flow.log.witnessing import listen, note_spoken, speak
+from varde_gateway.flow.memory.log_talk import Claim, Logs, Shown
+from varde_gateway.flow.review.log_export import export_lines
 from varde_gateway.store.tables import (
     audit_leaves_table,
     audit_nodes_table,

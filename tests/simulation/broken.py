@@ -12,12 +12,12 @@ from varde.opening import Opened, open_document
 from varde.receipt import Receipt, Receipted, Stage, format_receipt
 from varde.signing import Kind, parse_signed
 from varde.subjects import message_id, outbox_subject
-from varde_gateway.flow import ballot_box
 from varde_gateway.flow.compose import compose_now
-from varde_gateway.flow.links import LinkState
-from varde_gateway.flow.log_talk import LogTalk
+from varde_gateway.flow.memory.links import LinkState
+from varde_gateway.flow.memory.log_talk import LogTalk
 from varde_gateway.flow.outbox import publish, record
 from varde_gateway.flow.ports import Outbound
+from varde_gateway.flow.roster import ballot_box
 
 
 class NeverTriesAgain(SimNode):

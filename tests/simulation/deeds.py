@@ -33,7 +33,7 @@ from varde.bulletin import Tlp
 from varde.identifiers import Lane, Nation
 from varde_gateway.flow.acknowledge import acknowledge
 from varde_gateway.flow.faults import FlowFault
-from varde_gateway.flow.prekeys import renew_prekeys
+from varde_gateway.flow.roster.prekeys import renew_prekeys
 from varde_gateway.flow.send import Order, send_alert
 
 CALM = [{**each, "severity": "Minor", "urgency": "Future"} for each in sample_alert()["info"][:1]]

@@ -19,10 +19,10 @@ from varde.identifiers import Nation
 from varde.merkle import Frontier, leaf_hash, root_at
 from varde.roster import accept_genesis, accept_next, parse_voted_roster
 from varde.signing import Kind, claimed_kind, parse_signed
-from varde_gateway.flow.history import HistoryLost
-from varde_gateway.flow.links import SILENT_MS, LinkState
+from varde_gateway.flow.log.history import HistoryLost
+from varde_gateway.flow.log.trail import check_stored_log
+from varde_gateway.flow.memory.links import SILENT_MS, LinkState
 from varde_gateway.flow.ports import Outbound
-from varde_gateway.flow.trail import check_stored_log
 from varde_gateway.store.tree import log_size, node_reader
 
 

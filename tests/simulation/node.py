@@ -25,8 +25,9 @@ from varde_gateway.flow.beacon import reroute
 from varde_gateway.flow.desk import Desk, Policy
 from varde_gateway.flow.heartbeats import beat, hear, watch_links
 from varde_gateway.flow.inbox import take_in
+from varde_gateway.flow.log.trail import checkpoint
+from varde_gateway.flow.memory.outgoing import Outgoing
 from varde_gateway.flow.outbox import publish, record, sweep
-from varde_gateway.flow.outgoing import Outgoing
 from varde_gateway.flow.ports import (
     BrokerError,
     BrokerUnavailable,
@@ -34,8 +35,7 @@ from varde_gateway.flow.ports import (
     Outbound,
 )
 from varde_gateway.flow.ports import Held as HeldInOutbox
-from varde_gateway.flow.trail import checkpoint
-from varde_gateway.flow.trust_followers import TrustFollower
+from varde_gateway.flow.roster.trust_followers import TrustFollower
 from varde_gateway.store.database import Database
 from varde_gateway.store.ledger import Ledger, _Step
 from varde_gateway.store.transaction import Transaction

@@ -30,7 +30,7 @@ from support.federation import EE, FI, LT, LV, NO, PL
 from varde.heartbeat import MAX_REACHED
 from varde.identifiers import Lane, Nation
 from varde.transit import MAX_HOPS
-from varde_gateway.flow.links import LATE_MS, SILENT_MS, Links, LinkState
+from varde_gateway.flow.memory.links import LATE_MS, SILENT_MS, Links, LinkState
 
 NATIONS = (EE, FI, LV)
 nations = st.sampled_from(NATIONS)

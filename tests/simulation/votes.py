@@ -12,8 +12,8 @@ from simulation.node import SimNode
 from simulation.world import World
 from varde.proposal import Change, Removal, Renewal, Replacement
 from varde_gateway.flow.faults import FlowFault
-from varde_gateway.flow.suspensions import restore, suspend
-from varde_gateway.flow.voting import cast_vote, propose
+from varde_gateway.flow.roster.suspensions import restore, suspend
+from varde_gateway.flow.roster.voting import cast_vote, propose
 
 
 async def propose_renewal(world: World, _watch: Watch) -> None:

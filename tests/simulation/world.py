@@ -26,10 +26,10 @@ from varde.identifiers import Lane, Nation
 from varde.roster import threshold
 from varde_gateway.flow.outbox import reopen_queued
 from varde_gateway.flow.ports import Outbound
-from varde_gateway.flow.prekeys import load_prekeys
-from varde_gateway.flow.rosters import load_trust
-from varde_gateway.flow.suspensions import restore
-from varde_gateway.flow.trust_followers import TrustFollower
+from varde_gateway.flow.roster.prekeys import load_prekeys
+from varde_gateway.flow.roster.suspensions import restore
+from varde_gateway.flow.roster.trust import load_trust
+from varde_gateway.flow.roster.trust_followers import TrustFollower
 from varde_gateway.store.database import Database, open_database
 
 PASSING = frozenset({"newer_roster", "suspended_sender", "from_the_future"})

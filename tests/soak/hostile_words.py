@@ -38,8 +38,8 @@ from varde.proposal import (
 )
 from varde.roster import parse_vote, parse_voted_roster, sign_vote
 from varde.signing import Kind
+from varde_gateway.flow.memory.refusals import ONE_BY_ONE
 from varde_gateway.flow.numbers import NUMBERING_PAUSE_MS
-from varde_gateway.flow.refusals import ONE_BY_ONE
 
 GARBAGE_MESSAGES = 3000
 SMALL_DOCUMENTS = 400

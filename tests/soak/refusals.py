@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from soak.field import Deed, Field, Mark
 from soak.invariants import Violation
-from varde_gateway.flow.refusals import ONE_BY_ONE, WINDOW_MS
+from varde_gateway.flow.memory.refusals import ONE_BY_ONE, WINDOW_MS
 
 TRACE_SECONDS = 15.0
 _LOOK_BACK = 300

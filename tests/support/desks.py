@@ -21,11 +21,11 @@ from sqlmodel import SQLModel
 
 from support.federation import EE, federation, seed
 from support.nodes import Clock, Node, running_node
+from varde_gateway.flow.log.trail import list_entries
 from varde_gateway.flow.notify import EventFeed
-from varde_gateway.flow.sensors import NewSensor, register_sensor
-from varde_gateway.flow.sign_in import hash_password
-from varde_gateway.flow.trail import list_entries
-from varde_gateway.flow.users import Role
+from varde_gateway.flow.people.sensors import NewSensor, register_sensor
+from varde_gateway.flow.people.sign_in import hash_password
+from varde_gateway.flow.people.users import Role
 from varde_gateway.store.transaction import Transaction
 from varde_gateway.store.users import User, insert_user
 from varde_gateway.telemetry import Metrics

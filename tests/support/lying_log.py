@@ -27,7 +27,7 @@ from varde.merkle import consistency_proof
 from varde.note import parse_note
 from varde.signing import Kind, parse_signed
 from varde_gateway.flow.compose import compose_now
-from varde_gateway.flow.trail import checkpoint
+from varde_gateway.flow.log.trail import checkpoint
 from varde_gateway.store.tables import cosignatures_table, log_conflicts_table, log_unproven_table
 from varde_gateway.store.tree import read_ahead
 

@@ -26,11 +26,11 @@ from varde.transit import Transit
 from varde_gateway.flow.desk import Desk, Policy
 from varde_gateway.flow.heartbeats import beat, hear, watch_links
 from varde_gateway.flow.inbox import take_in
+from varde_gateway.flow.memory.outgoing import Outgoing
 from varde_gateway.flow.outbox import publish, record, sweep
-from varde_gateway.flow.outgoing import Outgoing
 from varde_gateway.flow.ports import BrokerError, BrokerUnavailable, Carried, Held, Outbound
-from varde_gateway.flow.prekeys import load_prekeys, renew_prekeys
-from varde_gateway.flow.rosters import load_trust
+from varde_gateway.flow.roster.prekeys import load_prekeys, renew_prekeys
+from varde_gateway.flow.roster.trust import load_trust
 from varde_gateway.store.attachment_files import AttachmentFiles
 from varde_gateway.store.database import migrate, open_database
 from varde_gateway.store.ledger import Ledger

@@ -11,8 +11,8 @@ from varde.alert import parse_alert
 from varde.bulletin import Tlp
 from varde.identifiers import Lane, Nation
 from varde_gateway.flow.idempotency import Claim
+from varde_gateway.flow.log.trail import list_entries
 from varde_gateway.flow.send import Order, send_alert
-from varde_gateway.flow.trail import list_entries
 from varde_gateway.store.alerts import find_alert
 from varde_gateway.store.tables import (
     alerts_table,

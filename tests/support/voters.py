@@ -18,10 +18,10 @@ from varde.proposal import Change
 from varde.roster import Roster, Vote, parse_vote, sign_vote
 from varde.signing import Kind
 from varde_gateway.flow.compose import compose
+from varde_gateway.flow.log.trail import list_entries
+from varde_gateway.flow.roster.trust_followers import TrustFollower
+from varde_gateway.flow.roster.voting import cast_vote, describe_proposals, propose
 from varde_gateway.flow.send import Order, queue_deliveries, record_document, send_alert
-from varde_gateway.flow.trail import list_entries
-from varde_gateway.flow.trust_followers import TrustFollower
-from varde_gateway.flow.voting import cast_vote, describe_proposals, propose
 from varde_gateway.store.alerts import find_alert
 from varde_gateway.store.tables import events_table, roster_proposals_table
 

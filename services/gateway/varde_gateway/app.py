@@ -23,28 +23,28 @@ from varde.identifiers import Lane, Nation, parse_federation_id, parse_nation
 from varde.member import Member, parse_member
 from varde.note import parse_vkey
 from varde_gateway.broker_link import BrokerLink
-from varde_gateway.flow.attachments import run_fetching
+from varde_gateway.flow.attachments.fetch import run_fetching
+from varde_gateway.flow.attachments.offer import run_forgetting_files, run_offering
 from varde_gateway.flow.beacon import run_beacon
-from varde_gateway.flow.bootstrap import take_bootstrap
 from varde_gateway.flow.desk import Desk, HeldKeys, Policy
 from varde_gateway.flow.heartbeats import run_hearing, run_heartbeats
 from varde_gateway.flow.inbox import UrgentFirst, run_inbox
-from varde_gateway.flow.index_check import run_index_check
-from varde_gateway.flow.log_talk import OutsideTalk
+from varde_gateway.flow.log.index_check import run_index_check
+from varde_gateway.flow.log.outside_witnesses import run_outside_witnesses
+from varde_gateway.flow.log.settings_log import note_settings
+from varde_gateway.flow.log.trail import check_stored_log, run_checkpoints
+from varde_gateway.flow.memory.log_talk import OutsideTalk
+from varde_gateway.flow.memory.outgoing import Outgoing
 from varde_gateway.flow.notify import EventFeed
-from varde_gateway.flow.offer import run_forgetting_files, run_offering
 from varde_gateway.flow.outbox import run_outbox
-from varde_gateway.flow.outgoing import Outgoing
-from varde_gateway.flow.outside_witnesses import run_outside_witnesses
 from varde_gateway.flow.overdue import run_forgetting, run_overdue
-from varde_gateway.flow.prekeys import load_prekeys, run_prekeys
-from varde_gateway.flow.retention import run_retention
-from varde_gateway.flow.rosters import load_trust, read_rosters_file, rosters_for_relay
-from varde_gateway.flow.settings_log import note_settings
+from varde_gateway.flow.people.bootstrap import take_bootstrap
+from varde_gateway.flow.people.users import run_access_ends
+from varde_gateway.flow.review.retention import run_retention
+from varde_gateway.flow.roster.prekeys import load_prekeys, run_prekeys
+from varde_gateway.flow.roster.trust import load_trust, read_rosters_file, rosters_for_relay
+from varde_gateway.flow.roster.trust_followers import run_trust_followers
 from varde_gateway.flow.store_watch import run_store_watch
-from varde_gateway.flow.trail import check_stored_log, run_checkpoints
-from varde_gateway.flow.trust_followers import run_trust_followers
-from varde_gateway.flow.users import run_access_ends
 from varde_gateway.keyring import open_keystore
 from varde_gateway.settings import GatewaySettings
 from varde_gateway.store.attachment_files import AttachmentFiles

@@ -13,8 +13,8 @@ from varde.prekeys import STALE_SECONDS, choose_prekey
 from varde.roster import Roster
 from varde_gateway.cli.finding import Finding, Level
 from varde_gateway.cli.log_checks import check_logs
-from varde_gateway.flow.prekeys import peer_prekeys
-from varde_gateway.flow.suspensions import own_suspensions
+from varde_gateway.flow.roster.prekeys import peer_prekeys
+from varde_gateway.flow.roster.suspensions import own_suspensions
 from varde_gateway.settings import GatewaySettings
 from varde_gateway.store.database import Database, open_database
 from varde_gateway.store.log_index import IndexFinding, checks

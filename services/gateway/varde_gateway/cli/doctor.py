@@ -27,7 +27,7 @@ from varde_gateway.cli.command import JsonOption, make_app, print_json
 from varde_gateway.cli.database_checks import check_database
 from varde_gateway.cli.exits import Exit
 from varde_gateway.cli.finding import Finding, Level
-from varde_gateway.flow.storing import STORES_NOTHING
+from varde_gateway.flow.memory.storing import STORES_NOTHING
 from varde_gateway.keyring import Keyring, open_keystore
 from varde_gateway.keystore_file import KeystoreError
 from varde_gateway.private_files import ExposedFileError, read_private

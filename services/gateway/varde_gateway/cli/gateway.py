@@ -8,7 +8,7 @@ import typer
 from varde_gateway.app import run
 from varde_gateway.cli.command import make_app
 from varde_gateway.cli.exits import Exit, fail
-from varde_gateway.flow.history import HistoryLost
+from varde_gateway.flow.log.history import HistoryLost
 from varde_gateway.keystore_file import KeystoreError
 from varde_gateway.settings import SettingsError, load_settings
 

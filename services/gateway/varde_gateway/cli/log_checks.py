@@ -6,8 +6,8 @@ from typing import Final
 from sqlalchemy import func, select
 
 from varde_gateway.cli.finding import Finding, Level
-from varde_gateway.flow.fork_evidence import held_against
-from varde_gateway.flow.history import HALTED_FACT
+from varde_gateway.flow.log.fork_evidence import held_against
+from varde_gateway.flow.log.history import HALTED_FACT
 from varde_gateway.store.database import Database
 from varde_gateway.store.tables import node_facts_table
 

@@ -18,7 +18,7 @@ from varde_gateway.cli.database_checks import check_index
 from varde_gateway.cli.doctor import check_roster
 from varde_gateway.cli.exits import Exit, fail
 from varde_gateway.cli.finding import Level
-from varde_gateway.flow.log_export import LogOwner, stored_lines
+from varde_gateway.flow.review.log_export import LogOwner, stored_lines
 from varde_gateway.settings import GatewaySettings, SettingsError, load_settings
 from varde_gateway.store.database import open_database
 

@@ -30,19 +30,19 @@ from varde.proposal import (
 )
 from varde.receipt import Receipt, Stage, parse_receipt
 from varde.signing import Kind
-from varde_gateway.flow.attach import record_received
+from varde_gateway.flow.attachments.attach import record_received
 from varde_gateway.flow.compose import Composed
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.prekeys import adopt_peer_prekeys
-from varde_gateway.flow.refusals import refuse_within
-from varde_gateway.flow.roster_changes import record_ballot, record_proposal
+from varde_gateway.flow.memory.refusals import refuse_within
+from varde_gateway.flow.roster.changes import record_ballot, record_proposal
+from varde_gateway.flow.roster.prekeys import adopt_peer_prekeys
+from varde_gateway.flow.roster.suspensions import record_peer_suspension
 from varde_gateway.flow.send import (
     describe_alert,
     mark_superseded,
     record_alert,
     record_document,
 )
-from varde_gateway.flow.suspensions import record_peer_suspension
 from varde_gateway.store.alerts import document_of_alert, rfc3339
 from varde_gateway.store.tables import (
     acknowledgements_table,

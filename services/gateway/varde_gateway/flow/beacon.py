@@ -15,7 +15,8 @@ from varde.auditlog import AuditKind
 from varde.identifiers import DocumentId, Lane, Nation
 from varde.signing import Kind
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.links import LinkState
+from varde_gateway.flow.memory.links import LinkState
+from varde_gateway.flow.memory.outgoing import Job
 from varde_gateway.flow.outbox import (
     THIS_DELIVERY,
     UNRECEIPTED_KINDS,
@@ -23,7 +24,6 @@ from varde_gateway.flow.outbox import (
     open_deliveries,
     raw_documents,
 )
-from varde_gateway.flow.outgoing import Job
 from varde_gateway.flow.ports import Broker, Outbound
 from varde_gateway.flow.seal import outbound_through, seal_jobs
 from varde_gateway.flow.worker import repeat

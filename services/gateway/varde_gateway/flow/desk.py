@@ -15,13 +15,13 @@ from varde.identifiers import DocumentId, Nation, document_id
 from varde.keys import PrekeyPrivate, SigningKeys
 from varde.prekeys import DatedPrekey
 from varde.roster import Roster, Trust
-from varde_gateway.flow.budgets import Budgets
-from varde_gateway.flow.links import Links
-from varde_gateway.flow.log_talk import Logs, OutsideTalk
-from varde_gateway.flow.outgoing import Outgoing
-from varde_gateway.flow.refusals import Patience, Refusals
-from varde_gateway.flow.remembered import Remembered
-from varde_gateway.flow.storing import Storing
+from varde_gateway.flow.memory.budgets import Budgets
+from varde_gateway.flow.memory.links import Links
+from varde_gateway.flow.memory.log_talk import Logs, OutsideTalk
+from varde_gateway.flow.memory.outgoing import Outgoing
+from varde_gateway.flow.memory.refusals import Patience, Refusals
+from varde_gateway.flow.memory.remembered import Remembered
+from varde_gateway.flow.memory.storing import Storing
 from varde_gateway.store.ledger import Ledger
 
 MAX_HANDED_ON: Final = 20_000

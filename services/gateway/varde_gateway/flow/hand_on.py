@@ -20,9 +20,9 @@ from varde.subjects import outbox_subject, transit_id
 from varde.transit import MAX_HOPS, Transit
 from varde_gateway.flow.accept import way_in_words
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.links import LinkState
+from varde_gateway.flow.memory.links import LinkState
+from varde_gateway.flow.memory.refusals import RETRY_SECONDS, record_refusal
 from varde_gateway.flow.ports import Broker, BrokerError, Carried, Held, Outbound
-from varde_gateway.flow.refusals import RETRY_SECONDS, record_refusal
 from varde_gateway.store.transaction import Transaction
 
 MAX_WAITING: Final = 1000

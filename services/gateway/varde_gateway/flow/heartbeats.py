@@ -32,11 +32,11 @@ from varde.opening import Rejection, open_document
 from varde.signing import Kind
 from varde_gateway.flow.compose import compose_now
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.links import LinkState, PeerLink
+from varde_gateway.flow.log.witnessing import listen, note_spoken, speak
+from varde_gateway.flow.memory.links import LinkState, PeerLink
+from varde_gateway.flow.memory.refusals import record_flood, record_refusal
 from varde_gateway.flow.numbers import follow_numbers
 from varde_gateway.flow.ports import Broker
-from varde_gateway.flow.refusals import record_flood, record_refusal
-from varde_gateway.flow.witnessing import listen, note_spoken, speak
 from varde_gateway.flow.worker import repeat
 from varde_gateway.store.tables import arrivals_table, peers_table
 from varde_gateway.store.transaction import Transaction

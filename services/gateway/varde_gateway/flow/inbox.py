@@ -29,9 +29,9 @@ from varde_gateway.flow.accept import (
 from varde_gateway.flow.compose import Composed, compose_now
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.hand_on import hand_on, is_for_another
+from varde_gateway.flow.memory.refusals import RETRY_SECONDS, record_refusal
 from varde_gateway.flow.outbox import UNRECEIPTED_KINDS
 from varde_gateway.flow.ports import Broker, BrokerError, Carried
-from varde_gateway.flow.refusals import RETRY_SECONDS, record_refusal
 from varde_gateway.flow.send import queue_deliveries, record_document
 from varde_gateway.flow.worker import repeat
 from varde_gateway.store.transaction import Transaction

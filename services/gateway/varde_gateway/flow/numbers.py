@@ -27,7 +27,7 @@ from varde.errors import Malformed
 from varde.heartbeat import HEARTBEAT_SECONDS, MAX_AHEAD, MAX_VOID, Arrivals, Heartbeat, Void
 from varde.identifiers import Nation
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.links import PeerLink
+from varde_gateway.flow.memory.links import PeerLink
 from varde_gateway.store.numbering import load_arrivals
 from varde_gateway.store.tables import deliveries_table, documents_table, peers_table
 from varde_gateway.store.transaction import Transaction

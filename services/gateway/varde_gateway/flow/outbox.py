@@ -29,7 +29,7 @@ from varde.identifiers import DocumentId, Lane, Nation
 from varde.signing import Kind
 from varde.subjects import message_id, outbox_subject
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.outgoing import Job
+from varde_gateway.flow.memory.outgoing import Job
 from varde_gateway.flow.ports import Broker, Outbound
 from varde_gateway.flow.seal import outbound_through, prekey_for, seal_jobs
 from varde_gateway.flow.worker import repeat

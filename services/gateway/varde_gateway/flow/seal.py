@@ -12,7 +12,7 @@ from varde.signing import Kind
 from varde.subjects import outbox_subject, transit_id
 from varde.transit import Transit
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.outgoing import Job
+from varde_gateway.flow.memory.outgoing import Job
 from varde_gateway.flow.ports import Outbound
 
 

@@ -18,13 +18,13 @@ from varde.encoding import JsonObject, format_json
 from varde.errors import Malformed
 from varde.identifiers import DocumentId, Nation
 from varde.signing import Kind
-from varde_gateway.flow.attach import find_uploads, name_uploads
+from varde_gateway.flow.attachments.attach import find_uploads, name_uploads
 from varde_gateway.flow.compose import Composed, compose, lane_of
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import Invalid
 from varde_gateway.flow.idempotency import Claim, once
-from varde_gateway.flow.links import LinkState
-from varde_gateway.flow.outgoing import Job
+from varde_gateway.flow.memory.links import LinkState
+from varde_gateway.flow.memory.outgoing import Job
 from varde_gateway.store.tables import alerts_table, deliveries_table, documents_table
 from varde_gateway.store.transaction import Transaction
 

@@ -15,9 +15,9 @@ import structlog
 from varde.auditlog import AuditKind
 from varde.subjects import BROKER_RESTARTED
 from varde_gateway.flow.desk import Desk
+from varde_gateway.flow.memory.storing import STORES_NOTHING
 from varde_gateway.flow.outbox import reopen_queued
 from varde_gateway.flow.ports import BrokerError
-from varde_gateway.flow.storing import STORES_NOTHING
 from varde_gateway.flow.worker import repeat
 
 LOOK_SECONDS: Final = 10.0

@@ -9,8 +9,8 @@ from fastapi import Request
 
 from varde.bulletin import Tlp
 from varde_gateway.flow.faults import Forbidden
-from varde_gateway.flow.looks import Look
-from varde_gateway.flow.users import Role
+from varde_gateway.flow.people.users import Role
+from varde_gateway.flow.review.looks import Look
 from varde_gateway.web.auth import Identity
 from varde_gateway.web.parts import parts_of
 

@@ -20,9 +20,9 @@ from varde_gateway.flow.draft import (
 )
 from varde_gateway.flow.faults import InvalidAt, NotFound, UnsupportedMedia
 from varde_gateway.flow.lifecycle import cancel_alert, update_alert
-from varde_gateway.flow.review import Viewer, check_clearance, record_look
+from varde_gateway.flow.people.users import Role
+from varde_gateway.flow.review.review import Viewer, check_clearance, record_look
 from varde_gateway.flow.send import send_alert
-from varde_gateway.flow.users import Role
 from varde_gateway.store.alerts import find_alert, list_alerts
 from varde_gateway.store.review import allowed_markings
 from varde_gateway.web.alert_schemas import (

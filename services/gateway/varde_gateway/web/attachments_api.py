@@ -10,9 +10,14 @@ from starlette.requests import ClientDisconnect
 
 from varde.attachment import MAX_NAME
 from varde.encoding import decode_base64url, encode_base64
-from varde_gateway.flow.attach import describe_upload, find_file, read_file, store_upload
+from varde_gateway.flow.attachments.attach import (
+    describe_upload,
+    find_file,
+    read_file,
+    store_upload,
+)
 from varde_gateway.flow.faults import Unreadable
-from varde_gateway.flow.review import Viewer
+from varde_gateway.flow.review.review import Viewer
 from varde_gateway.web.answers import Documented, answers, json_answer
 from varde_gateway.web.attachment_schemas import UploadView
 from varde_gateway.web.deps import Asking, IdempotencyKey, Node, media_type_of

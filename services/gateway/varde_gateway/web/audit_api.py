@@ -6,12 +6,12 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
 from varde.encoding import MAX_INTEGER
-from varde_gateway.flow.log_export import export_lines
-from varde_gateway.flow.trail import (
+from varde_gateway.flow.log.trail import (
     checkpoint,
     consistency,
     inclusion,
 )
+from varde_gateway.flow.review.log_export import export_lines
 from varde_gateway.web.answers import text_answer, text_answers
 from varde_gateway.web.deps import Asking, Node
 

@@ -16,8 +16,8 @@ from varde.bulletin import Tlp
 from varde.encoding import encode_base64url
 from varde.identifiers import Nation
 from varde_gateway.flow.faults import Unauthenticated
-from varde_gateway.flow.sign_in import SignedIn, ended_in_words
-from varde_gateway.flow.users import Role, Standings
+from varde_gateway.flow.people.sign_in import SignedIn, ended_in_words
+from varde_gateway.flow.people.users import Role, Standings
 
 ALGORITHM: Final = "EdDSA"
 AUDIENCE: Final = "varde-api"

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from varde.encoding import MAX_INTEGER, format_json, parse_decimal
 from varde.errors import Malformed
 from varde_gateway.flow.faults import InvalidAt, Unauthenticated
-from varde_gateway.flow.review import events_for
+from varde_gateway.flow.review.review import events_for
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.transaction import Event
 from varde_gateway.web.deps import Node

@@ -3,8 +3,8 @@
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
-from varde_gateway.flow.evidence import evidence_lines, gather_evidence
-from varde_gateway.flow.review import Viewer
+from varde_gateway.flow.review.evidence import evidence_lines, gather_evidence
+from varde_gateway.flow.review.review import Viewer
 from varde_gateway.web.alerts_api import AlertId, Sender
 from varde_gateway.web.answers import text_answers
 from varde_gateway.web.deps import Asking, Node

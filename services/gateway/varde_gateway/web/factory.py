@@ -12,13 +12,13 @@ from fastapi import Depends, FastAPI
 
 from varde.blob import MAX_ATTACHMENT_BYTES
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.looks import Looks
+from varde_gateway.flow.memory.rates import Rates
 from varde_gateway.flow.notify import EventFeed
+from varde_gateway.flow.people.sense import Sense
+from varde_gateway.flow.people.sign_in import SignIn
+from varde_gateway.flow.people.users import Standings
 from varde_gateway.flow.ports import Broker
-from varde_gateway.flow.rates import Rates
-from varde_gateway.flow.sense import Sense
-from varde_gateway.flow.sign_in import SignIn
-from varde_gateway.flow.users import Standings
+from varde_gateway.flow.review.looks import Looks
 from varde_gateway.store.attachment_files import AttachmentFiles
 from varde_gateway.telemetry import Metrics
 from varde_gateway.web import (

@@ -4,8 +4,8 @@ import json
 
 from fastapi import APIRouter, Response
 
-from varde_gateway.flow.federation import describe_federation
-from varde_gateway.flow.rosters import rosters_after
+from varde_gateway.flow.roster.federation import describe_federation
+from varde_gateway.flow.roster.trust import rosters_after
 from varde_gateway.web.answers import answers, json_answer
 from varde_gateway.web.deps import Node
 from varde_gateway.web.node_schemas import FederationView, RosterView

@@ -7,7 +7,7 @@ from sqlalchemy.exc import OperationalError
 
 from varde.encoding import JsonObject, require_integer, require_list
 from varde.roster import MAX_MEMBERS
-from varde_gateway.flow.federation import describe_federation, peers_without_prekeys
+from varde_gateway.flow.roster.federation import describe_federation, peers_without_prekeys
 from varde_gateway.web.answers import answers, json_answer, text_answers
 from varde_gateway.web.deps import Node
 from varde_gateway.web.node_schemas import Live, Ready

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy.exc import OperationalError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from varde_gateway.flow.looks import Looks
+from varde_gateway.flow.review.looks import Looks
 from varde_gateway.web.access import LOOK
 from varde_gateway.web.errors import UNAVAILABLE, problem_response
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from varde_gateway.flow.desk import Desk
+from varde_gateway.flow.memory.rates import Rates
 from varde_gateway.flow.notify import EventFeed
+from varde_gateway.flow.people.sense import Sense
+from varde_gateway.flow.people.sign_in import SignIn
+from varde_gateway.flow.people.users import Standings
 from varde_gateway.flow.ports import Broker
-from varde_gateway.flow.rates import Rates
-from varde_gateway.flow.sense import Sense
-from varde_gateway.flow.sign_in import SignIn
-from varde_gateway.flow.users import Standings
 from varde_gateway.store.attachment_files import AttachmentFiles
 from varde_gateway.telemetry import Metrics
 from varde_gateway.web.auth import Tokens

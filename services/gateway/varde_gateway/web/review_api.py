@@ -8,10 +8,10 @@ from fastapi.responses import StreamingResponse
 from varde.auditlog import AuditKind
 from varde.encoding import parse_decimal
 from varde.errors import Malformed
-from varde_gateway.flow.archive import archive_lines, begin_archive
-from varde_gateway.flow.erasure import erase_alert
 from varde_gateway.flow.faults import InvalidAt
-from varde_gateway.flow.review import (
+from varde_gateway.flow.review.archive import archive_lines, begin_archive
+from varde_gateway.flow.review.erasure import erase_alert
+from varde_gateway.flow.review.review import (
     Viewer,
     begin_export,
     delete_query,
@@ -19,8 +19,8 @@ from varde_gateway.flow.review import (
     save_query,
     search,
 )
-from varde_gateway.flow.statistics import statistics
-from varde_gateway.flow.timeline import message_trail
+from varde_gateway.flow.review.statistics import statistics
+from varde_gateway.flow.review.timeline import message_trail
 from varde_gateway.store.review import EntryFilter, Order, Place
 from varde_gateway.web.answers import answers, json_answer, takes, text_answers
 from varde_gateway.web.auth import Identity

@@ -10,10 +10,15 @@ from varde.member import parse_member
 from varde.proposal import Addition, Change, Removal, Renewal, Replacement
 from varde.roster import parse_vote, parse_voted_roster
 from varde_gateway.flow.faults import Conflict
-from varde_gateway.flow.roster_changes import settle_fork
-from varde_gateway.flow.roster_history import describe_history
-from varde_gateway.flow.suspensions import own_suspensions, peer_suspensions, restore, suspend
-from varde_gateway.flow.voting import (
+from varde_gateway.flow.roster.changes import settle_fork
+from varde_gateway.flow.roster.history import describe_history
+from varde_gateway.flow.roster.suspensions import (
+    own_suspensions,
+    peer_suspensions,
+    restore,
+    suspend,
+)
+from varde_gateway.flow.roster.voting import (
     bring_vote,
     cast_vote,
     describe_forks,

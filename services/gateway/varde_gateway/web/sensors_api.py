@@ -7,8 +7,13 @@ from fastapi import APIRouter, Header, Path, Request, Response
 from varde.bulletin import parse_tlp
 from varde.encoding import JsonObject
 from varde_gateway.flow.faults import NotFound
-from varde_gateway.flow.sense import Post
-from varde_gateway.flow.sensors import NewSensor, disable_sensor, register_sensor, rotate_secret
+from varde_gateway.flow.people.sense import Post
+from varde_gateway.flow.people.sensors import (
+    NewSensor,
+    disable_sensor,
+    register_sensor,
+    rotate_secret,
+)
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.sensors import Sensor, find_sensor, list_sensors
 from varde_gateway.web.alert_schemas import AlertAccepted, WebhookOrder

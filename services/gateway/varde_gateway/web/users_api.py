@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Request, Response
 from varde.bulletin import Tlp
 from varde.encoding import JsonObject
 from varde_gateway.flow.faults import NotFound
-from varde_gateway.flow.users import NewUser, Role, create_users, disable_user, extend_user
+from varde_gateway.flow.people.users import NewUser, Role, create_users, disable_user, extend_user
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.users import User, find_user, list_users
 from varde_gateway.web.answers import answers, json_answer, takes

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from varde.witness import WitnessStatus
-from varde_gateway.flow.cosigning import add_checkpoint, witnessed_note
 from varde_gateway.flow.faults import (
     FlowFault,
     Forbidden,
@@ -15,10 +14,11 @@ from varde_gateway.flow.faults import (
     TooMany,
     Unreadable,
 )
-from varde_gateway.flow.rates import Rate
-from varde_gateway.flow.tiles import read_tile
-from varde_gateway.flow.trail import checkpoint
-from varde_gateway.flow.witness_report import describe_witnesses, witnessed_checkpoint
+from varde_gateway.flow.log.cosigning import add_checkpoint, witnessed_note
+from varde_gateway.flow.log.tiles import read_tile
+from varde_gateway.flow.log.trail import checkpoint
+from varde_gateway.flow.log.witness_report import describe_witnesses, witnessed_checkpoint
+from varde_gateway.flow.memory.rates import Rate
 from varde_gateway.web.answers import (
     Documented,
     answers,

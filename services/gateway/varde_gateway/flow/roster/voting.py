@@ -39,12 +39,12 @@ from varde.roster import (
     threshold,
 )
 from varde.signing import Kind
-from varde_gateway.flow.ballot_box import find_proposal, is_valid, valid_votes
 from varde_gateway.flow.compose import Composed, compose_now
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import Conflict, Invalid, NotFound
-from varde_gateway.flow.own_keys import look_for_keys
-from varde_gateway.flow.roster_changes import record_ballot, record_proposal, unsettled_forks
+from varde_gateway.flow.roster.ballot_box import find_proposal, is_valid, valid_votes
+from varde_gateway.flow.roster.changes import record_ballot, record_proposal, unsettled_forks
+from varde_gateway.flow.roster.own_keys import look_for_keys
 from varde_gateway.flow.send import queue_deliveries, record_document
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.tables import (

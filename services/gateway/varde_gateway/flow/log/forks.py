@@ -16,15 +16,15 @@ from varde.identifiers import Nation
 from varde.merkle import verify_consistency
 from varde.note import parse_note
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.fork_evidence import (
+from varde_gateway.flow.log.fork_evidence import (
     forget_unproven,
     is_convicted,
     keep_unproven,
     record_conflict,
     stored_note,
 )
-from varde_gateway.flow.history import face
-from varde_gateway.flow.log_talk import Claim, LogTalk, Shown
+from varde_gateway.flow.log.history import face
+from varde_gateway.flow.memory.log_talk import Claim, LogTalk, Shown
 from varde_gateway.store.tables import AnyRow
 
 PATIENCE_MS: Final = 20_000

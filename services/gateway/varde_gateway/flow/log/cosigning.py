@@ -18,14 +18,14 @@ from varde.identifiers import Nation
 from varde.note import format_signature, parse_note
 from varde.witness import Cosign, RefuseCheckpoint, WitnessStatus, consider_checkpoint
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.fork_evidence import (
+from varde_gateway.flow.log.fork_evidence import (
     is_convicted,
     owes_proofs,
     record_conflict,
     stored_note,
 )
-from varde_gateway.flow.forks import Considered, claim_of, read_state
-from varde_gateway.flow.log_talk import Shown
+from varde_gateway.flow.log.forks import Considered, claim_of, read_state
+from varde_gateway.flow.memory.log_talk import Shown
 from varde_gateway.store.tables import witnessed_table
 from varde_gateway.store.transaction import Transaction
 

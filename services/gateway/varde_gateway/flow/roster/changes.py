@@ -27,7 +27,8 @@ from varde.roster import (
     parse_roster_payload,
     parse_voted_roster,
 )
-from varde_gateway.flow.ballot_box import (
+from varde_gateway.flow.desk import Desk
+from varde_gateway.flow.roster.ballot_box import (
     carriers_of,
     decisive_proposals,
     drop_spoiled_votes,
@@ -37,8 +38,7 @@ from varde_gateway.flow.ballot_box import (
     keep_proposal,
     keep_votes,
 )
-from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.rosters import follow_rosters, newest_roster, read_stored, store_roster
+from varde_gateway.flow.roster.trust import follow_rosters, newest_roster, read_stored, store_roster
 from varde_gateway.store.tables import (
     deliveries_table,
     peer_prekeys_table,

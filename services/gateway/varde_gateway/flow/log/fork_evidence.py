@@ -12,7 +12,7 @@ from varde.auditlog import AuditKind
 from varde.checkpoint import parse_checkpoint
 from varde.encoding import sha256_base64url
 from varde.note import parse_note
-from varde_gateway.flow.log_talk import Claim
+from varde_gateway.flow.memory.log_talk import Claim
 from varde_gateway.store.tables import (
     AnyRow,
     log_conflicts_table,

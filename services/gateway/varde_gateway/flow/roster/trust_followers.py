@@ -23,13 +23,13 @@ from varde.roster import (
     parse_voted_roster,
 )
 from varde.signing import Kind
-from varde_gateway.flow.ballot_box import next_proposals
 from varde_gateway.flow.compose import Composed, compose_now
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.own_keys import look_for_keys
-from varde_gateway.flow.prekeys import renew_prekeys
-from varde_gateway.flow.roster_changes import adopt_rosters, advance, can_advance
-from varde_gateway.flow.rosters import (
+from varde_gateway.flow.roster.ballot_box import next_proposals
+from varde_gateway.flow.roster.changes import adopt_rosters, advance, can_advance
+from varde_gateway.flow.roster.own_keys import look_for_keys
+from varde_gateway.flow.roster.prekeys import renew_prekeys
+from varde_gateway.flow.roster.trust import (
     needs_renewal,
     read_stored,
     rosters_after,

@@ -18,8 +18,8 @@ from varde.checkpoint import open_checkpoint
 from varde.encoding import JsonObject, encode_base64url
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import NotFound
-from varde_gateway.flow.log_export import log_lines
-from varde_gateway.flow.review import Viewer, record_look
+from varde_gateway.flow.review.log_export import log_lines
+from varde_gateway.flow.review.review import Viewer, record_look
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.tables import (
     archives_table,

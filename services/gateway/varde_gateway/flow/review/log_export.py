@@ -19,8 +19,8 @@ from varde.encoding import JsonObject, encode_base64url
 from varde.identifiers import FederationId, Nation
 from varde.note import format_vkey
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.history import HistoryLost
-from varde_gateway.flow.trail import checkpoint, newest_note
+from varde_gateway.flow.log.history import HistoryLost
+from varde_gateway.flow.log.trail import checkpoint, newest_note
 from varde_gateway.store.tables import (
     AnyRow,
     audit_leaves_table,

@@ -16,7 +16,7 @@ from varde.auditlog import AuditKind
 from varde.bulletin import Tlp
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import Conflict, Invalid, NotFound
-from varde_gateway.flow.sign_in import USERNAME, hash_password
+from varde_gateway.flow.people.sign_in import USERNAME, hash_password
 from varde_gateway.flow.worker import repeat
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.tables import users_table

@@ -16,14 +16,14 @@ from varde.auditlog import AuditKind
 from varde.blob import LIST_PART, BlobFault, check_chunk, chunk_size, open_chunk_list
 from varde.errors import Reason, Untrusted
 from varde.identifiers import Nation
-from varde_gateway.flow.attach import RESERVED_BYTES, plaintext_digest
-from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.offer import (
+from varde_gateway.flow.attachments.attach import RESERVED_BYTES, plaintext_digest
+from varde_gateway.flow.attachments.offer import (
     GRACE_SECONDS,
     IDLE_SECONDS,
     let_alerts_pass,
     wait_for_work,
 )
+from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.ports import Broker, BrokerError
 from varde_gateway.flow.worker import repeat
 from varde_gateway.store.attachment_files import AttachmentFiles

@@ -21,13 +21,13 @@ from varde.errors import VardeError
 from varde.merkle import consistency_proof
 from varde.note import parse_note
 from varde.witness import WitnessStatus
-from varde_gateway.flow.cosignatures import Cosignature, keep_cosignature, newest_cosigned
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.history import HistoryLost
-from varde_gateway.flow.log_talk import OutsideTalk
+from varde_gateway.flow.log.cosignatures import Cosignature, keep_cosignature, newest_cosigned
+from varde_gateway.flow.log.history import HistoryLost
+from varde_gateway.flow.log.trail import checkpoint
+from varde_gateway.flow.log.witness_report import cosigned_note, witnessed_size
+from varde_gateway.flow.memory.log_talk import OutsideTalk
 from varde_gateway.flow.ports import AskWitness, WitnessUnreachable
-from varde_gateway.flow.trail import checkpoint
-from varde_gateway.flow.witness_report import cosigned_note, witnessed_size
 from varde_gateway.flow.worker import repeat
 from varde_gateway.store.tree import read_ahead
 

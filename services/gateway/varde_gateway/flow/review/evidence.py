@@ -35,10 +35,10 @@ from varde.merkle import inclusion_proof
 from varde.signing import Kind
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import Conflict, Forbidden, NotFound
-from varde_gateway.flow.log_export import roster_reader
-from varde_gateway.flow.review import Viewer, check_clearance
-from varde_gateway.flow.trail import checkpoint
-from varde_gateway.flow.witness_report import cosigned_note, witness_names
+from varde_gateway.flow.log.trail import checkpoint
+from varde_gateway.flow.log.witness_report import cosigned_note, witness_names
+from varde_gateway.flow.review.log_export import roster_reader
+from varde_gateway.flow.review.review import Viewer, check_clearance
 from varde_gateway.store.alerts import document_of_alert
 from varde_gateway.store.review import withheld_among
 from varde_gateway.store.tables import (

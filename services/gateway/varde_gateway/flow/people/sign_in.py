@@ -15,7 +15,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from varde.auditlog import AuditKind
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import TooMany, Unauthenticated
-from varde_gateway.flow.rates import Rate, Rates
+from varde_gateway.flow.memory.rates import Rate, Rates
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.transaction import Transaction
 from varde_gateway.store.users import User, find_user, replace_hash

@@ -8,10 +8,10 @@ from varde.encoding import Json, JsonObject
 from varde.identifiers import Nation
 from varde.prekeys import DatedPrekey, choose_prekey
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.links import LinkState, PeerLink
-from varde_gateway.flow.prekeys import own_prekeys
-from varde_gateway.flow.rosters import needs_renewal
-from varde_gateway.flow.suspensions import peer_suspensions
+from varde_gateway.flow.memory.links import LinkState, PeerLink
+from varde_gateway.flow.roster.prekeys import own_prekeys
+from varde_gateway.flow.roster.suspensions import peer_suspensions
+from varde_gateway.flow.roster.trust import needs_renewal
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.tables import deliveries_table, peers_table
 

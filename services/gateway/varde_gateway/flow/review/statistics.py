@@ -15,7 +15,7 @@ from varde.auditlog import AuditKind
 from varde.encoding import Json, JsonObject
 from varde.errors import Reason
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.review import Viewer, record_look
+from varde_gateway.flow.review.review import Viewer, record_look
 from varde_gateway.store.alerts import rfc3339
 from varde_gateway.store.tables import (
     alerts_table,

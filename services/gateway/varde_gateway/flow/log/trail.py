@@ -31,7 +31,7 @@ from varde.merkle import (
 )
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import Invalid, NotFound
-from varde_gateway.flow.history import (
+from varde_gateway.flow.log.history import (
     HistoryLost,
     check_continues,
     check_shown,

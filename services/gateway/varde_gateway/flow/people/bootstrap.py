@@ -13,8 +13,8 @@ import structlog
 from varde.encoding import parse_json, require_list, require_string
 from varde.errors import Malformed
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.sensors import NewSensor, register_sensor
-from varde_gateway.flow.users import NewUser, Role, create_users
+from varde_gateway.flow.people.sensors import NewSensor, register_sensor
+from varde_gateway.flow.people.users import NewUser, Role, create_users
 from varde_gateway.store.sensors import find_sensor
 from varde_gateway.store.users import find_user
 

@@ -11,7 +11,7 @@ from typing import Final
 from varde.heartbeat import HEARTBEAT_SECONDS, MAX_REACHED, Void
 from varde.identifiers import Nation
 from varde.transit import MAX_HOPS
-from varde_gateway.flow.remembered import Remembered
+from varde_gateway.flow.memory.remembered import Remembered
 
 MAX_AHEAD_KEPT: Final = 512
 """Of one peer: more heartbeats than an honest one says, two seconds apart, while the first of them can still be opened."""

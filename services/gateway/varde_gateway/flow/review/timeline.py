@@ -20,7 +20,7 @@ from varde.receipt import parse_receipt
 from varde.signing import parse_signed
 from varde_gateway.flow.desk import Desk
 from varde_gateway.flow.faults import NotFound
-from varde_gateway.flow.review import Viewer, check_clearance, record_look
+from varde_gateway.flow.review.review import Viewer, check_clearance, record_look
 from varde_gateway.store.alerts import document_of_alert, rfc3339
 from varde_gateway.store.review import withheld_among
 from varde_gateway.store.tables import (

@@ -26,15 +26,15 @@ from varde.identifiers import Nation
 from varde.merkle import consistency_proof
 from varde.note import parse_vkey
 from varde.witness import WitnessStatus
-from varde_gateway.flow.cosignatures import Cosignature, keep_cosignature
-from varde_gateway.flow.cosigning import consider, witnessed_notes
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.fork_evidence import evidence_notes, unproven
-from varde_gateway.flow.forks import Considered, compare, read_state, recall_claims, settle
-from varde_gateway.flow.history import HistoryLost, face
-from varde_gateway.flow.log_talk import LogTalk, Shown
-from varde_gateway.flow.trail import checkpoint
-from varde_gateway.flow.witness_report import witness_names
+from varde_gateway.flow.log.cosignatures import Cosignature, keep_cosignature
+from varde_gateway.flow.log.cosigning import consider, witnessed_notes
+from varde_gateway.flow.log.fork_evidence import evidence_notes, unproven
+from varde_gateway.flow.log.forks import Considered, compare, read_state, recall_claims, settle
+from varde_gateway.flow.log.history import HistoryLost, face
+from varde_gateway.flow.log.trail import checkpoint
+from varde_gateway.flow.log.witness_report import witness_names
+from varde_gateway.flow.memory.log_talk import LogTalk, Shown
 from varde_gateway.store.tables import AnyRow, checkpoints_table
 from varde_gateway.store.tree import read_ahead
 

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, and_, func, select, update
 from varde.auditlog import AuditKind, name_document
 from varde.signing import Kind
 from varde_gateway.flow.desk import Desk
-from varde_gateway.flow.erasure import (
+from varde_gateway.flow.faults import Conflict
+from varde_gateway.flow.review.erasure import (
     ERASED,
     check_arrived,
     erase_content,
@@ -19,7 +20,6 @@ from varde_gateway.flow.erasure import (
     find_alert,
     keep_erasure,
 )
-from varde_gateway.flow.faults import Conflict
 from varde_gateway.flow.worker import repeat
 from varde_gateway.store.alerts import document_of_alert
 from varde_gateway.store.tables import (

@@ -31,9 +31,9 @@ from varde_gateway.flow.faults import (
     Unreadable,
     UnsupportedMedia,
 )
-from varde_gateway.flow.rates import Rate, Rates
+from varde_gateway.flow.memory.rates import Rate, Rates
+from varde_gateway.flow.people.sensors import ALL_MEMBERS, SENSOR_ID, unwrap_secret
 from varde_gateway.flow.send import Order, send_alert
-from varde_gateway.flow.sensors import ALL_MEMBERS, SENSOR_ID, unwrap_secret
 from varde_gateway.store.sensors import Sensor, find_post, find_sensor, insert_post
 from varde_gateway.store.transaction import Transaction
 

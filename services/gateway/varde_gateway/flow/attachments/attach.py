@@ -39,7 +39,7 @@ from varde_gateway.flow.faults import (
     Unavailable,
 )
 from varde_gateway.flow.idempotency import Claim, once
-from varde_gateway.flow.review import Viewer, check_clearance
+from varde_gateway.flow.review.review import Viewer, check_clearance
 from varde_gateway.store.attachment_files import AttachmentFiles
 from varde_gateway.store.attachments import (
     FileState,

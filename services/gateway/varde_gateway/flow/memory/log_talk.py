@@ -12,7 +12,7 @@ from varde.exchange import Answer
 from varde.heartbeat import HEARTBEAT_SECONDS
 from varde.identifiers import Nation
 from varde.note import NoteKey
-from varde_gateway.flow.remembered import Remembered
+from varde_gateway.flow.memory.remembered import Remembered
 
 OFFER_MS: Final = HEARTBEAT_SECONDS * 1000
 HOLD_SIGNING_MS: Final = 2 * HEARTBEAT_SECONDS * 1000

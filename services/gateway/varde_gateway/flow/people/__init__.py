@@ -1,0 +1,1 @@
+"""Who may use the node: its users, and the sensors that post to it."""
