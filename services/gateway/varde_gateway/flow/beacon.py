@@ -20,6 +20,7 @@ from varde_gateway.flow.memory.outgoing import Job
 from varde_gateway.flow.outbox import (
     THIS_DELIVERY,
     UNRECEIPTED_KINDS,
+    is_any_open,
     job_of,
     open_deliveries,
     raw_documents,
@@ -62,6 +63,8 @@ async def run_beacon(desk: Desk, broker: Broker) -> None:
 
 async def reroute(desk: Desk, broker: Broker) -> None:
     """Give every delivery that has waited too long for its receipt to peers that hear its recipient."""
+    if not await desk.ledger.read(is_any_open):
+        return
     now = desk.now_ms()
     ticks = desk.ticks()
     reachable = {

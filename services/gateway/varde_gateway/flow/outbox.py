@@ -176,6 +176,8 @@ async def record(desk: Desk, outcomes: Sequence[Outcome]) -> None:
 
 async def sweep(desk: Desk, broker: Broker) -> None:
     """Find due deliveries in the database: give up the expired, leave those that the broker still holds, retry the rest."""
+    if not await desk.ledger.read(is_any_open):
+        return
     now = desk.now_ms()
     due = await desk.ledger.read(lambda connection: _due(connection, desk.nation, now))
     if not due:
@@ -252,6 +254,14 @@ def _announce_sent(tx: Transaction, outcomes: Sequence[Outcome]) -> None:
     for document, recipient in queued:
         if (document, recipient) in alerts:
             tx.event("delivery", {"id": document, "to": recipient, "state": "sent"})
+
+
+_ANY_OPEN: Final = select(deliveries_table.c.document_id).where(deliveries_table.c.open).limit(1)
+
+
+def is_any_open(connection: Connection) -> bool:
+    """Whether any delivery of ours is open: to ask that first keeps an idle node idle, as the other questions are long."""
+    return connection.execute(_ANY_OPEN).first() is not None
 
 
 def open_deliveries(
