@@ -70,7 +70,7 @@ def measure(count: int) -> dict[str, Any]:
         console.print("three nations: start, idle")
         three, seconds = started(Path(scratch) / "three", ["EE", "FI", "LV"])
         results["start_three_nations_s"] = seconds
-        results["idle_node"] = idle(three, "EE", 5)
+        results["idle_node"] = idle(three, "EE", 30)
         three.stop()
 
         console.print("two nations: latency, throughput, webhooks")

@@ -14,7 +14,8 @@ from bench.wire import Wire
 from support.alerts import headlined_alert
 from support.running import Federation
 
-HOURS = {"Content-Type": "application/json"}
+SETTLE_SECONDS = 20
+JSON_BODY = {"Content-Type": "application/json"}
 
 
 def alert_body(to: list[str], headline: str) -> bytes:
@@ -75,7 +76,7 @@ async def _one(
 ) -> dict[str, float]:
     begun = time.perf_counter()
     status, answer = await operator.send(
-        "POST", "/v1/alerts", alert_body(to, f"latency {number}"), HOURS
+        "POST", "/v1/alerts", alert_body(to, f"latency {number}"), JSON_BODY
     )
     accepted = time.perf_counter()
     assert status == 202, answer
@@ -114,7 +115,7 @@ async def throughput(
         async def work(wire: Wire) -> None:
             for number in numbers:
                 status, answer = await wire.send(
-                    "POST", "/v1/alerts", alert_body(to, f"throughput {number}"), HOURS
+                    "POST", "/v1/alerts", alert_body(to, f"throughput {number}"), JSON_BODY
                 )
                 assert status == 202, answer
                 ids.append(json.loads(answer)["id"])
@@ -152,7 +153,7 @@ async def webhooks(federation: Federation, nation: str, count: int, in_flight: i
                 f"/v1/hooks/{sensor['id']}",
                 body,
                 {
-                    **HOURS,
+                    **JSON_BODY,
                     "webhook-id": webhook_id,
                     "webhook-timestamp": at,
                     "webhook-signature": f"v1,{base64.b64encode(mac).decode()}",
@@ -168,7 +169,8 @@ async def webhooks(federation: Federation, nation: str, count: int, in_flight: i
 
 
 def idle(federation: Federation, nation: str, seconds: float) -> dict[str, float]:
-    """Megabytes and percent of a core of one nation's three processes, left alone."""
+    """Megabytes and percent of a core of one nation's three processes, left alone after what a start brings is over."""
+    time.sleep(SETTLE_SECONDS)
     pids = federation.nation(nation)["pids"].values()
 
     def ticks() -> int:
