@@ -56,6 +56,7 @@ SEED_COMMIT = 250
 """Entries in one commit while a database is filled, and one checkpoint after each."""
 COSIGNED_EVERY = 10
 IN_FLIGHT = 256
+UNCOUNTED_ROUNDS = 2
 NATIONS = ("FI", "LV", "LT", "NO", "PL", "UA")
 EXPORTS = ("log", "csv", "jsonl")
 Fact = tuple[AuditKind, str, list[tuple[str, str]], str]
@@ -163,8 +164,16 @@ async def append(node: Node, count: int, in_flight: int) -> float:
     return count / (time.perf_counter() - begun)
 
 
-async def appends(small: Node, large: Node, rounds: int) -> dict[str, Any]:
-    """The two take turns, the one that begins changes; ratios are medians over the pairs of one round."""
+def turns(nodes: dict[str, Node], rounds: int) -> Iterator[tuple[str, Node, bool]]:
+    """The two take turns, the one that begins changes; whether it counts: the first rounds fill the caches of both."""
+    for number in range(rounds + UNCOUNTED_ROUNDS):
+        both = [*nodes.items()]
+        for which, node in both if number % 2 else reversed(both):
+            yield which, node, number >= UNCOUNTED_ROUNDS
+
+
+async def appends(nodes: dict[str, Node], rounds: int) -> dict[str, Any]:
+    """Ratios are medians over the pairs of one round."""
     measured: dict[str, Any] = {}
     for name, in_flight, count in (
         # Long enough for the write-ahead log to be brought into the database several times in each.
@@ -172,20 +181,13 @@ async def appends(small: Node, large: Node, rounds: int) -> dict[str, Any]:
         ("one at a time", 1, 50),
     ):
         rates: dict[str, list[float]] = {"small": [], "large": []}
-        for number in range(rounds + 2):
-            turns = [("small", small), ("large", large)]
-            for which, node in turns if number % 2 else reversed(turns):
-                rate = await append(node, count, in_flight)
-                # The first rounds fill the caches of both.
-                if number >= 2:
-                    rates[which].append(rate)
+        for which, node, counts in turns(nodes, rounds):
+            rate = await append(node, count, in_flight)
+            if counts:
+                rates[which].append(rate)
         pairs = zip(rates["large"], rates["small"], strict=True)
-        measured[name] = {
-            "small_per_s": statistics.median(rates["small"]),
-            "large_per_s": statistics.median(rates["large"]),
-            "ratio": statistics.median(one / other for one, other in pairs),
-            "rounds": rounds,
-        }
+        ratio = statistics.median(one / other for one, other in pairs)
+        measured[name] = compared(rates["small"], rates["large"], ratio)
     return measured
 
 
@@ -195,24 +197,28 @@ async def bursts(nodes: dict[str, Node], files: dict[str, Path], rounds: int) ->
     It does so after every 1,000 pages, which is every second burst or so: in rounds this short a median is of the one
     kind for one database and of the other kind for the other.
     """
-    found: dict[tuple[str, bool], list[float]] = {}
-    for number in range(rounds + 2):
-        turns = [*nodes.items()]
-        for which, node in turns if number % 2 else reversed(turns):
-            before = files[which].stat().st_mtime_ns
-            rate = await append(node, 2 * IN_FLIGHT, IN_FLIGHT)
-            if number >= 2:
-                moved = files[which].stat().st_mtime_ns != before
-                found.setdefault((which, moved), []).append(rate)
+    rates: dict[tuple[str, bool], list[float]] = {}
+    for which, node, counts in turns(nodes, rounds):
+        before = files[which].stat().st_mtime_ns
+        rate = await append(node, 2 * IN_FLIGHT, IN_FLIGHT)
+        if counts:
+            moved = files[which].stat().st_mtime_ns != before
+            rates.setdefault((which, moved), []).append(rate)
+    measured: dict[str, Any] = {}
+    for word, moved in (("with", True), ("without", False)):
+        small, large = rates["small", moved], rates["large", moved]
+        ratio = statistics.median(large) / statistics.median(small)
+        name = f"bursts of {2 * IN_FLIGHT}, {word} the write-ahead log moved"
+        measured[name] = compared(small, large, ratio)
+    return measured
+
+
+def compared(small: list[float], large: list[float], ratio: float) -> dict[str, Any]:
     return {
-        f"bursts of {2 * IN_FLIGHT}, {word} the write-ahead log moved": {
-            "small_per_s": statistics.median(found["small", moved]),
-            "large_per_s": statistics.median(found["large", moved]),
-            "ratio": statistics.median(found["large", moved])
-            / statistics.median(found["small", moved]),
-            "rounds": [len(found["small", moved]), len(found["large", moved])],
-        }
-        for word, moved in (("with", True), ("without", False))
+        "small_per_s": statistics.median(small),
+        "large_per_s": statistics.median(large),
+        "ratio": ratio,
+        "rounds": [len(small), len(large)],
     }
 
 
@@ -346,21 +352,17 @@ async def fill_all(urls: dict[str, str], sizes: dict[str, int], console: Console
 async def measure(
     urls: dict[str, str], sizes: dict[str, int], rounds: int, directory: Path, console: Console
 ) -> dict[str, Any]:
-    sqlite = {
-        name: Path(url.removeprefix("sqlite:///"))
-        for name, url in urls.items()
-        if url.startswith("sqlite")
-    }
     results: dict[str, Any] = {"sizes": sizes}
     async with AsyncExitStack() as stack:
-        nodes = {name: await stack.enter_async_context(opened(urls[name])) for name in sizes}
-        results["append"] = await appends(nodes["small"][0], nodes["large"][0], rounds)
-        if sqlite:
-            each_node = {name: node for name, (node, _) in nodes.items()}
-            results["append"] |= await bursts(each_node, sqlite, 4 * rounds)
+        running = {name: await stack.enter_async_context(opened(urls[name])) for name in sizes}
+        nodes = {name: node for name, (node, _) in running.items()}
+        results["append"] = await appends(nodes, rounds)
+        paths = {name: Path(url.removeprefix("sqlite:///")) for name, url in urls.items()}
+        if all(path.is_file() for path in paths.values()):
+            results["append"] |= await bursts(nodes, paths, 4 * rounds)
         console.print_json(data=results["append"])
         results["proof"] = {
-            name: await proofs(node, clock, 500) for name, (node, clock) in nodes.items()
+            name: await proofs(node, clock, 500) for name, (node, clock) in running.items()
         }
         console.print_json(data=results["proof"])
     for name in sizes:

@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -94,15 +95,20 @@ def _all_headlines(auditor: Person) -> list[str]:
             return headlines
 
 
-def test_a_federation_started_again_on_the_same_directory_goes_on_where_it_was(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    directory = tmp_path_factory.mktemp("again") / "demo"
+def _run_for_one_alert(directory: Path) -> str:
+    """Start a federation, have EE send FI one alert, and stop it; the alert's id."""
     with running_federation(directory, ["EE", "FI"]) as running:
         answer = running.person("EE", "operator").post(
             "/v1/alerts", json={"to": ["FI"], "tlp": "GREEN", "alert": sample_alert()}
         )
-        alert_id = answer.json()["id"]
+        return str(answer.json()["id"])
+
+
+def test_a_federation_started_again_on_the_same_directory_goes_on_where_it_was(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    directory = tmp_path_factory.mktemp("again") / "demo"
+    alert_id = _run_for_one_alert(directory)
     with running_federation(directory, ["EE", "FI"]) as running:
         received = wait_for(
             lambda: running.person("FI", "auditor").alert(alert_id), 15, "the alert is at FI"
@@ -114,11 +120,7 @@ def test_a_node_tells_after_a_start_that_somebody_hid_an_alert_from_searches_of_
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     directory = tmp_path_factory.mktemp("hidden") / "demo"
-    with running_federation(directory, ["EE", "FI"]) as running:
-        answer = running.person("EE", "operator").post(
-            "/v1/alerts", json={"to": ["FI"], "tlp": "GREEN", "alert": sample_alert()}
-        )
-        alert_id = answer.json()["id"]
+    alert_id = _run_for_one_alert(directory)
     tamper(
         directory / "nations" / "EE" / "varde.db",
         f"DELETE FROM audit_subject WHERE value = '{alert_id}'",
