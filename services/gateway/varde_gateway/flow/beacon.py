@@ -33,9 +33,13 @@ from varde_gateway.store.transaction import Transaction
 
 CHECK_SECONDS: Final = 0.5
 PATIENCE_MS: Final = {Lane.URGENT: 3_000, Lane.ROUTINE: 30_000}
+"""How long a delivery waits for its receipt before it goes around."""
+
+BEHIND_OTHERS_MS: Final = {Lane.URGENT: 3_000, Lane.ROUTINE: 600_000}
+"""The same where receipts come straight, so that a delivery may be behind others only."""
+
 AGAIN_AFTER_MS: Final = 5_000
 MAX_TURNS: Final = 60
-PASSED_OVER: Final = 20
 FEW: Final = 8
 """How many deliveries to a recipient whose receipts come straight one round re-routes, the oldest of them."""
 
@@ -63,25 +67,19 @@ async def run_beacon(desk: Desk, broker: Broker) -> None:
 
 async def reroute(desk: Desk, broker: Broker) -> None:
     """Give every delivery that has waited too long for its receipt to peers that hear its recipient."""
-    if not await desk.ledger.read(is_any_open):
-        return
     now = desk.now_ms()
     ticks = desk.ticks()
     reachable = {
         peer: ways for peer in desk.trusted_peers() if (ways := desk.links.ways(peer, ticks))
     }
-    if not reachable:
+    if not reachable or not await desk.ledger.read(is_any_open):
         return
-    answering = [
-        peer
-        for peer in reachable
-        if ticks - desk.links.of(peer, ticks).answered_at < PATIENCE_MS[Lane.URGENT]
-    ]
+    silences = {peer: ticks - desk.links.of(peer, ticks).answered_at for peer in reachable}
     stuck = open_deliveries(
         desk.nation,
-        *_stuck(desk, reachable, now),
+        *_stuck(desk, silences, now),
         most=MAX_REROUTED,
-        few_of=answering,
+        few_of=_answering(silences, Lane.URGENT),
         few=FEW,
     )
     late = await desk.ledger.read(lambda connection: connection.execute(stuck).all())
@@ -125,12 +123,15 @@ class _Rerouted:
     turn: int
 
 
-def _stuck(desk: Desk, reachable: Collection[Nation], now: int) -> list[ColumnElement[bool]]:
+def _answering(silences: Mapping[Nation, int], lane: Lane) -> list[Nation]:
+    return [peer for peer, silence in silences.items() if silence < PATIENCE_MS[lane]]
+
+
+def _stuck(desk: Desk, silences: Mapping[Nation, int], now: int) -> list[ColumnElement[bool]]:
     ticks = desk.ticks()
-    quiet_for = {peer: ticks - desk.links.of(peer, ticks).answered_at for peer in reachable}
     away = [
         peer
-        for peer in reachable
+        for peer in silences
         if desk.links.state(peer, ticks) in {LinkState.SILENT, LinkState.CUT}
     ]
     row = deliveries_table.c
@@ -141,14 +142,14 @@ def _stuck(desk: Desk, reachable: Collection[Nation], now: int) -> list[ColumnEl
     return [
         documents_table.c.expires_at * 1000 > now,
         documents_table.c.kind.not_in([each.value for each in UNRECEIPTED_KINDS]),
-        row.recipient.in_(reachable),
+        row.recipient.in_(silences),
         or_(row.rerouted_at.is_(None), row.rerouted_at <= moment - turns * AGAIN_AFTER_MS),
         or_(
             *(
                 and_(
                     row.lane == lane.value,
                     row.queued_at <= now - patience,
-                    _does_not_come(now, patience, away=away, quiet_for=quiet_for),
+                    _does_not_come(now, lane, away=away, answering=_answering(silences, lane)),
                 )
                 for lane, patience in PATIENCE_MS.items()
             )
@@ -157,11 +158,10 @@ def _stuck(desk: Desk, reachable: Collection[Nation], now: int) -> list[ColumnEl
 
 
 def _does_not_come(
-    now: int, patience: int, *, away: Collection[Nation], quiet_for: Mapping[Nation, int]
+    now: int, lane: Lane, *, away: Collection[Nation], answering: Collection[Nation]
 ) -> ColumnElement[bool]:
     # In the question itself, not over its answer: what only waits must not take the room of what is stuck.
     row = deliveries_table.c
-    quiet = [peer for peer, silence in quiet_for.items() if silence >= patience]
     return or_(
         # Sent again since the recipient may have lost it: a peer that says so all the time must not fill all links.
         and_(row.delivered_at.is_not(None), row.recipient.in_(away)),
@@ -171,9 +171,8 @@ def _does_not_come(
         and_(
             row.delivered_at.is_(None),
             or_(
-                row.recipient.in_(quiet),
-                row.lane == Lane.URGENT.value,
-                row.queued_at <= now - PASSED_OVER * patience,
+                row.recipient.not_in(answering),
+                row.queued_at <= now - BEHIND_OTHERS_MS[lane],
             ),
         ),
     )

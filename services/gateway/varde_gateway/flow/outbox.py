@@ -47,6 +47,7 @@ NO_LIVE_PREKEY: Final = "no live prekey"
 SUSPENDED: Final = "suspended by this nation"
 
 
+_ANY_OPEN: Final = select(deliveries_table.c.document_id).where(deliveries_table.c.open).limit(1)
 THIS_DELIVERY: Final = and_(
     deliveries_table.c.document_id == bindparam("key_document"),
     deliveries_table.c.recipient == bindparam("key_recipient"),
@@ -254,9 +255,6 @@ def _announce_sent(tx: Transaction, outcomes: Sequence[Outcome]) -> None:
     for document, recipient in queued:
         if (document, recipient) in alerts:
             tx.event("delivery", {"id": document, "to": recipient, "state": "sent"})
-
-
-_ANY_OPEN: Final = select(deliveries_table.c.document_id).where(deliveries_table.c.open).limit(1)
 
 
 def is_any_open(connection: Connection) -> bool:

@@ -118,6 +118,8 @@ def link_attachments(tx: Transaction, sender: str, alert_id: str, ids: Sequence[
 
 def find_attachments(connection: Connection, ids: Collection[str]) -> dict[str, StoredAttachment]:
     """Those of these ids that there are."""
+    if not ids:
+        return {}
     rows = connection.execute(select(attachments_table).where(_attachment.id.in_(ids)))
     return {row.id: _stored(row) for row in rows}
 

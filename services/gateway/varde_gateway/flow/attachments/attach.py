@@ -1,7 +1,7 @@
 """The step beside the first: a file is taken in, sealed chunk by chunk, to be named by an alert later; and read again.
 
 Nothing of a file is ever whole in memory, and nothing but sealed chunks is on the disk. How files come from other
-nations is ``attachments``.
+nations is ``fetch``.
 """
 
 import asyncio
@@ -149,8 +149,6 @@ async def find_uploads(desk: Desk, ids: Sequence[str]) -> list[StoredAttachment]
 
 def name_uploads(tx: Transaction, sender: str, alert_id: str, ids: Sequence[str]) -> None:
     """The alert that is recorded names these files; ``Invalid`` where one was forgotten since it was looked for."""
-    if not ids:
-        return
     if len(find_attachments(tx.connection, ids)) < len(ids):
         raise Invalid("An attachment was deleted at this moment. Upload it again.")
     link_attachments(tx, sender, alert_id, ids)

@@ -3,7 +3,7 @@
 Whoever brings one need not be who made it. What is kept is counted for each nation that brings it, so that none can push
 out what another brought, and nobody has the writer do much: a proposal is read once, a vote is verified once where what
 it is for is known, and of what a nation brings nothing is verified after the first vote of it that is spoiled. Counting is
-``roster_changes``. Protocol section 4.3.
+``changes``. Protocol section 4.3.
 """
 
 from collections.abc import Collection, Sequence

@@ -2,7 +2,7 @@
 
 The files that ``init`` wrote are read once; from then on the database is the truth. Every version is verified again
 at every start, from the genesis fingerprint that was told out of band. How a version comes to be accepted is in
-``roster_changes``.
+``changes``.
 """
 
 import json

@@ -1,7 +1,7 @@
 """What a nation does about the roster: propose a change, vote for it, bring a vote that was made elsewhere.
 
 Whoever votes also sends on the proposal and the votes that it knows, so that a proposer that is cut off from some, or
-speaks to some only, keeps nobody from voting. Counting is ``roster_changes``. Protocol section 4.3.
+speaks to some only, keeps nobody from voting. Counting is ``changes``. Protocol section 4.3.
 """
 
 import asyncio
